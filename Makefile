@@ -1,0 +1,52 @@
+# Everything a newcomer needs: `make demo`, `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := requirements/cpu.txt
+RUN ?= deploy/runs/demo.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo smoke test check format bench faults requirements clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: $(REQUIREMENTS) pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned requirements (about 4 GB, some minutes)"
+	$(BIN)/pip install --quiet --no-deps -r $(REQUIREMENTS)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/.installed ## Evolve a real population on real weights, then print what came of it
+	$(BIN)/forager run $(RUN)
+
+smoke: $(VENV)/.installed ## A complete run without a language model, in seconds
+	$(BIN)/forager run deploy/runs/smoke.yaml
+
+test: $(VENV)/.installed ## Run the tests (one generation with real vLLM and TRL included)
+	$(BIN)/pytest
+
+check: $(VENV)/.installed ## Lint, type-check (strict), prove the import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed ## Measure against raw vLLM and raw TRL in one run; prints ratios
+	$(BIN)/python -m tests.bench
+
+faults: $(VENV)/.installed ## Kill real drivers at random instants and compare digests
+	$(BIN)/pytest -m faults tests/faults
+
+requirements: ## Pin requirements/cpu.txt again (needs uv)
+	uv pip compile requirements/cpu.in --override requirements/overrides.txt --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --output-file requirements/cpu.txt
+
+clean: ## Remove the environment and caches (runs stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

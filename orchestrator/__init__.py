@@ -1,0 +1,1 @@
+"""Decides: fitness -> selection -> births -> next generation; the loop; the command line."""

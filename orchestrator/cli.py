@@ -1,0 +1,222 @@
+"""`forager`: one thin command per verb. Heavy modules are imported inside the commands that need them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.runfile import load
+from telemetry import __version__
+from telemetry.failures import ForagerError, StateError, UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.state import RunState
+    from telemetry.store import Store
+
+app = typer.Typer(
+    name="forager",
+    help="Evolves LLM agents that must survive: live, die, select, fine-tune the survivors' weights, repeat.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML).")]
+RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or store URL, e.g. runs/demo.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the run file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def main() -> None:
+    """Entry point: turns every failure with a name into one line and its exit code."""
+    try:
+        app()
+    except ForagerError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt as interrupt:
+        terminated = type(interrupt).__name__ == "Terminated"
+        _fail("stopped; finished lives are committed, resume with `forager resume RUN`", 143 if terminated else 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(reason: str, code: int) -> None:
+    if os.environ.get("FORAGER_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    typer.echo(f"error: {' '.join(reason.split())}", err=True)
+    sys.exit(code)
+
+
+@app.command(epilog="Example: `forager plan deploy/runs/demo.yaml`")
+def plan(file: RunFile, overrides: Overrides = None, json: Json = False) -> None:
+    """Validate a run file and show what it will take, without starting anything."""
+    from orchestrator.plan import estimate
+
+    _print(estimate(load(file, overrides or ())), json)
+
+
+@app.command(epilog="Example: `forager run deploy/runs/smoke.yaml --set seed=7`")
+def run(
+    file: RunFile,
+    store: Annotated[str, typer.Option(help="Directory or URL (s3://, gs://, az://) that holds runs.")] = "runs",
+    overrides: Overrides = None,
+) -> None:
+    """Start a new run and drive it to its end."""
+    config = load(file, overrides or ())
+    from orchestrator import driver
+    from orchestrator.finish import conclude
+
+    place = _open_store(f"{store.rstrip('/')}/{config.name}")
+    if place.exists("journal/00000000000000000000.json"):
+        raise UsageError(f"{place.url}: a run is here already; `forager resume {place.url}`, or choose another name")
+    if place.list("journal/") or (path := place.local_path("")) and path.is_dir() and any(path.iterdir()):
+        raise UsageError(f"{place.url}: not empty and not a run; choose another name or store")
+    conclude(place, driver.start(place, config))
+
+
+@app.command(epilog="Example: `forager resume runs/demo`")
+def resume(run: RunPlace, overrides: Overrides = None) -> None:
+    """Finish a run that was interrupted; a finished one is left as it is."""
+    store, state = _open_run(run)
+    from orchestrator import driver
+    from orchestrator.finish import conclude
+    from orchestrator.runfile import override
+
+    conclude(store, driver.resume(store, state, override(state.created.config, overrides or ())))
+
+
+@app.command(epilog="Example: `forager status runs/demo --json`")
+def status(run: RunPlace, json: Json = False) -> None:
+    """How far a run is, and how fit its population."""
+    _, state = _open_run(run)
+    from orchestrator.summary import status as status_of
+
+    _print(status_of(state), json)
+
+
+@app.command(epilog="Example: `forager lineage runs/demo`")
+def lineage(run: RunPlace, json: Json = False) -> None:
+    """Who descends from whom, who was culled, who is the champion."""
+    _, state = _open_run(run)
+    from orchestrator.summary import lineage_rows, print_lineage
+
+    rows = lineage_rows(state)
+    _print(rows, True) if json else print_lineage(rows)
+
+
+@app.command(epilog="Example: `forager replay runs/demo champion/3` or `forager replay runs/demo g002-001/5`")
+def replay(run: RunPlace, life: Annotated[str, typer.Argument(metavar="LIFE")], json: Json = False) -> None:
+    """Print a committed life step by step: what the agent saw, did, and what came of it."""
+    store, state = _open_run(run)
+    from orchestrator.replay import print_life
+
+    print_life(store, state, life, as_json=json)
+
+
+@app.command(epilog="Example: `forager evaluate runs/demo --who champion --lives 128`")
+def evaluate(
+    run: RunPlace,
+    who: Annotated[str, typer.Option(help="founder, champion, random, heuristic, or an individual's id.")] = "champion",
+    lives: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out worlds to live in.")] = 64,
+    json: Json = False,
+) -> None:
+    """Survival on held-out worlds that no run ever learned from."""
+    store, state = _open_run(run)
+    from orchestrator.finish import evaluate_one
+
+    _print(evaluate_one(store, state, who, lives), json)
+
+
+@app.command(epilog="Example: `forager verify runs/demo`")
+def verify(run: RunPlace, json: Json = False) -> None:
+    """Check hash chain, references, checksums, density and duplicates of a run, read-only."""
+    from orchestrator.inspection import verify as findings_of
+
+    _report(findings_of(_open_store(run, must_exist=True)), json, "every check passed")
+
+
+@app.command(epilog="Example: `forager digest runs/demo`")
+def digest(run: RunPlace) -> None:
+    """Print one sha256 of what matters in a run: equal runs have equal digests."""
+    store, state = _open_run(run)
+    from orchestrator.digest import digest as digest_of
+    from telemetry.ledger import Ledger
+
+    typer.echo(digest_of(state, Ledger(store)))
+
+
+@app.command(epilog="Example: `forager audit runs/demo`")
+def audit(run: RunPlace, json: Json = False) -> None:
+    """Recompute every fitness, selection and birth from the ledger alone and compare with the journal."""
+    store, state = _open_run(run)
+    from orchestrator.audit import audit as findings_of
+    from orchestrator.run import config_of
+    from telemetry.ledger import Ledger
+
+    _report(findings_of(state, Ledger(store), config_of(state)), json, "every number follows from the ledger")
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"forager {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of `forager` itself."""
+
+
+def _open_store(place: str, *, must_exist: bool = False) -> "Store":
+    from telemetry.store import open_store
+
+    if must_exist and "://" not in place and not Path(place).is_dir():
+        raise UsageError(f"{place}: no such run directory; give a directory or store URL that holds a run")
+    return open_store(place)
+
+
+def _open_run(place: str) -> tuple["Store", "RunState"]:
+    from orchestrator.state import fold
+    from telemetry.journal import Journal
+
+    store = _open_store(place, must_exist=True)
+    if not store.exists("journal/00000000000000000000.json"):
+        raise StateError(f"{place}: not a run: journal/00000000000000000000.json is missing")
+    return store, fold(Journal(store).read())
+
+
+def _print(value: Any, as_json: bool) -> None:
+    import json
+
+    if as_json:
+        typer.echo(json.dumps(value, indent=2, allow_nan=False))
+    else:
+        from orchestrator.display import print_mapping
+
+        print_mapping(value)
+
+
+def _report(findings: list[Any], as_json: bool, praise: str) -> None:
+    """Prints findings; exits 3 when any of them is an error."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if as_json:
+        _print([{"severity": f.severity, "where": f.where, "what": f.what} for f in findings], True)
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.severity}: {finding.where}: {finding.what}")
+        typer.echo(f"{len(errors)} errors" if errors else f"ok: {praise}")
+    if errors:
+        sys.exit(StateError.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The Ray cluster under a run: joined or started, quiet, and ended with the driver."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestrator.config import RayConfig
+from telemetry.actors import Place, start
+from telemetry.failures import ClusterLostError
+
+Start = Callable[..., Any]
+"""`await start(build, place, start_timeout=..., call_timeout=...)`: hosts what `build` returns."""
+
+SETTINGS = {
+    # Set here, before Ray is imported, because some are read at import.
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def cluster(config: RayConfig) -> Iterator[Start]:
+    """Yields the function that starts hosted objects; everything it started is gone afterwards."""
+    if config.executor == "inprocess":
+        yield _start_in_process
+        return
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    try:
+        if config.address is None:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=config.object_store_mib << 20,
+            )
+        else:
+            ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ClusterLostError(f"Ray cluster {config.address or 'on this machine'}: {reason}") from error
+    try:
+        yield start
+    finally:
+        ray.shutdown()
+
+
+async def _start_in_process(
+    build: Callable[[], Any], place: Place, *, start_timeout: float, call_timeout: float
+) -> Any:
+    """The object itself; place and time-outs have no meaning inside one process."""
+    return build()

@@ -1,0 +1,198 @@
+"""A run file: the rooms' configurations composed, and the rules that cross them.
+
+Every default lives here or in a room's config, nowhere else. Importing this module loads none of the heavy
+libraries, so that a bad run file is refused in well under a second.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from telemetry.config import Config, LedgerConfig, MetricsConfig
+from trainer.config import TrainerConfig
+from workers.config import EngineConfig, EnvironmentConfig, VllmEngineConfig, WorkersConfig
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+class FounderConfig(Config):
+    """One founding genome; it starts a lineage of its own."""
+
+    name: str = Field(pattern=NAME)
+    """Name of the lineage."""
+    strategy: str = Field(min_length=1, max_length=2000)
+    """Survival strategy in words, shown to the model in the system turn."""
+    temperature: float = Field(default=1.0, gt=0, le=10)
+    """Softmax temperature of its decisions."""
+    epsilon: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a uniformly drawn legal action: without it the untouched model never finds food."""
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Peak learning rate of its children's training jobs."""
+
+
+class PopulationConfig(Config):
+    """Who lives."""
+
+    size: int = Field(ge=1, le=100_000)
+    """Individuals per generation; more than there are founders are founders with perturbed hyperparameters."""
+    lives: int = Field(ge=1, le=100_000)
+    """Lives per individual and generation; all individuals face the same world seeds."""
+    founders: tuple[FounderConfig, ...] = Field(min_length=1)
+    """The founding genomes."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PopulationConfig":
+        names = [founder.name for founder in self.founders]
+        if len(set(names)) != len(names):
+            raise ValueError("population.founders: every founder needs a name of its own")
+        if self.size < len(names):
+            raise ValueError(f"population.size: got {self.size}, expected at least the {len(names)} founders")
+        return self
+
+
+class RmstConfig(Config):
+    """Restricted mean survival time up to the world's horizon: the area under the Kaplan-Meier curve."""
+
+    kind: Literal["rmst"] = "rmst"
+    resamples: int = Field(default=1000, ge=100, le=100_000)
+    """Bootstrap resamples behind the interval."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Coverage of the interval."""
+
+
+class CustomFitnessConfig(Config):
+    """Any function of an individual's committed lives."""
+
+    kind: Literal["custom"] = "custom"
+    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:function`, given one individual's lives as an Arrow table (schema LIVES), returning one number per life."""
+    resamples: int = Field(default=1000, ge=100, le=100_000)
+    """Bootstrap resamples behind the interval of the mean."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Coverage of the interval."""
+
+
+FitnessConfig = Annotated[RmstConfig | CustomFitnessConfig, Field(discriminator="kind")]
+
+
+class SelectionConfig(Config):
+    """Who survives: the fittest share of the population, by fitness."""
+
+    survivors: float = Field(default=0.5, gt=0, le=1)
+    """Share of the population that may breed; the rest is culled."""
+    elites: int = Field(default=1, ge=0)
+    """Fittest individuals that live on unchanged and prove themselves again on the next generation's worlds."""
+
+
+class ReproductionConfig(Config):
+    """How births are made."""
+
+    crossover: float = Field(default=0.3, ge=0, le=1)
+    """Probability that a child has two parents."""
+    learn_from: Literal["parents", "survivors"] = "survivors"
+    """Whose records a child is trained on: its own parents', or those of all survivors of the generation."""
+    weight_mutation: float = Field(default=0.02, ge=0, le=1)
+    """Noise on a child's adapter before it is trained, relative to each factor's standard deviation."""
+    hyperparameter_mutation: float = Field(default=0.2, ge=0, lt=1)
+    """Each hyperparameter is multiplied or divided by one plus this, with equal probability (Jaderberg et al. 2017)."""
+    epsilon_decay: float = Field(default=0.5, gt=0, le=1)
+    """A child explores this much as often as its first parent, before mutation."""
+    mutate_strategy: bool = True
+    """A child with two parents may take over its second parent's strategy text."""
+
+
+class RayConfig(Config):
+    """The Ray cluster a run lives on."""
+
+    executor: Literal["ray", "inprocess"] = "ray"
+    """`inprocess` runs every room inside the driver, without Ray: for tests and debugging."""
+    address: str | None = None
+    """Address of a running cluster, or null to start one on this machine."""
+    object_store_mib: int = Field(default=256, ge=80, le=1_000_000)
+    """Shared memory of the object store of a cluster started here, in MiB."""
+
+
+class EvaluationConfig(Config):
+    """What a finished run measures on held-out worlds."""
+
+    lives: int = Field(default=64, ge=1, le=100_000)
+    """Held-out lives of the champion, of the untouched model, of random and of heuristic play."""
+
+
+class RunConfig(Config):
+    """One evolution."""
+
+    name: str = Field(pattern=NAME)
+    """Name of the run; also of its directory in the store."""
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    """Root of all randomness of the run."""
+    generations: int = Field(ge=1, le=1_000_000)
+    """Turns of the loop."""
+    model: str = "smollm2-135m-instruct"
+    """Base model: the bundled small model, a local directory, or a Hugging Face id."""
+    environment: EnvironmentConfig = EnvironmentConfig()
+    """The world to survive in."""
+    population: PopulationConfig
+    """Who lives."""
+    engine: EngineConfig = VllmEngineConfig()
+    """What answers the agents' prompts."""
+    workers: WorkersConfig = WorkersConfig()
+    """The actors that host lives."""
+    fitness: FitnessConfig = RmstConfig()
+    """Lives to one number per individual."""
+    selection: SelectionConfig = SelectionConfig()
+    """Who survives."""
+    reproduction: ReproductionConfig = ReproductionConfig()
+    """How births are made."""
+    trainer: TrainerConfig = TrainerConfig()
+    """How newborns get their weights."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What a finished run measures."""
+    ledger: LedgerConfig = LedgerConfig()
+    """How telemetry reaches the store."""
+    metrics: MetricsConfig = MetricsConfig()
+    """Where Prometheus finds the run."""
+    ray: RayConfig = RayConfig()
+    """The cluster."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "RunConfig":
+        survivors = round(self.selection.survivors * self.population.size)
+        if survivors < 1:
+            raise ValueError(
+                f"selection.survivors: {self.selection.survivors} of {self.population.size} leaves nobody; raise it"
+            )
+        if self.selection.elites > survivors:
+            raise ValueError(f"selection.elites: got {self.selection.elites}, but only {survivors} survive; lower it")
+        if self.trainer.enabled and (self.engine.kind == "scripted") != (self.trainer.objective.kind == "scripted"):
+            raise ValueError(
+                f"trainer.objective.kind: got {self.trainer.objective.kind!r} with engine.kind {self.engine.kind!r};"
+                " the scripted engine and the scripted objective go together"
+            )
+        if (
+            isinstance(self.engine, VllmEngineConfig)
+            and self.engine.serving == "lora"
+            and self.trainer.lora.rank > self.engine.max_rank
+        ):
+            raise ValueError(
+                f"trainer.lora.rank: got {self.trainer.lora.rank}, expected at most engine.max_rank {self.engine.max_rank}"
+            )
+        return self
+
+
+OPERATIONAL = ("workers", "ledger", "metrics", "ray", "evaluation")
+"""Sections that may differ between a run and its resumption: they decide how work is done, not what comes out.
+
+`engine.count`, `trainer.jobs` and the like are operational too; see `semantic`.
+"""
+
+
+def semantic(config: RunConfig) -> dict[str, object]:
+    """What decides a run's results: the configuration without its operational parts."""
+    dump = config.model_dump(mode="json")
+    for section in OPERATIONAL:
+        dump.pop(section)
+    for section, fields in (("engine", ("count", "threads")), ("trainer", ("jobs", "threads", "timeout"))):
+        for name in fields:
+            dump[section].pop(name, None)
+    return dump

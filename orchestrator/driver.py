@@ -1,0 +1,167 @@
+"""The driver: takes a run, builds its rooms, turns the loop until nothing is left to do, and cleans up."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+from orchestrator.cluster import cluster
+from orchestrator.config import RunConfig
+from orchestrator.display import Display, open_display
+from orchestrator.evaluation import founder_of, model_rows, reference_row
+from orchestrator.fitness import load_function
+from orchestrator.generation import Rooms, run_generation
+from orchestrator.observe import MetricsListener
+from orchestrator.rooms import Builder, Model, TrainersRoom, WorkersRoom, find_model
+from orchestrator.run import Run, champion, create, reopen
+from orchestrator.state import EvaluationRow, RunState
+from orchestrator.stopwatch import Stopwatch
+from telemetry.exporter import serve
+from telemetry.failures import StateError, StorageError
+from telemetry.lock import exclusive
+from telemetry.metrics import Metrics
+from telemetry.store import Store
+from workers.environment import make
+
+
+def start(store: Store, config: RunConfig) -> RunState:
+    """Runs a new evolution to its end. Raises UsageError, leaving nothing behind, when it cannot start."""
+    _check_plugins(config)
+    model = find_model(config)
+    store.probe()
+    _check_space(store, config)
+    with ExitStack() as stack:
+        metrics = _serve_metrics(stack, config)
+        stack.enter_context(exclusive(store.local_path("driver.lock")))
+        run = create(store, config, model.card)
+        return _drive(run, model, metrics)
+
+
+def resume(store: Store, state: RunState, config: RunConfig) -> RunState:
+    """Finishes a run that was interrupted; does nothing to one that is finished."""
+    if state.finished:
+        return state
+    _check_plugins(config)
+    model = find_model(config)
+    if model.card.sha256 != state.created.model.sha256:
+        raise StateError(
+            f"model {config.model}: its files have sha256 {model.card.sha256[:12]}, the run was started on"
+            f" {state.created.model.sha256[:12]}; give it the same files"
+        )
+    with ExitStack() as stack:
+        metrics = _serve_metrics(stack, config)
+        stack.enter_context(exclusive(store.local_path("driver.lock")))
+        return _drive(reopen(store, config), model, metrics)
+
+
+@contextmanager
+def worker_rooms(store: Store, config: RunConfig, model: Model) -> Iterator[WorkersRoom]:
+    """Engines and agents alone, for evaluation outside a run."""
+    with cluster(config.ray) as start_actor, asyncio.Runner() as runner:
+        builder = Builder(config, model, store.url, log_directory(store, config), start_actor)
+        yield WorkersRoom(runner, runner.run(builder.workers()), config, Stopwatch())
+
+
+def log_directory(store: Store, config: RunConfig) -> Path:
+    """Where the processes of a run write their logs: inside a local run directory, else in the user's cache."""
+    return store.local_path("logs") or Path.home() / ".cache" / "forager" / "logs" / config.name
+
+
+def _drive(run: Run, model: Model, metrics: Metrics) -> RunState:
+    config = run.config
+    listener = MetricsListener(metrics)
+    listener.replay(run.state)
+    with (
+        _terminable(),
+        open_display(config, run.state) as display,
+        cluster(config.ray) as start_actor,
+        asyncio.Runner() as runner,
+    ):
+        run.listeners += [listener, display]
+        display.note("starting engines and agents")
+        builder = Builder(config, model, run.store.url, log_directory(run.store, config), start_actor)
+        pool = runner.run(builder.workers())
+        workers = WorkersRoom(runner, pool, config, run.watch)
+        workers.tick = _ticker(display, metrics, workers)
+        rooms = Rooms(workers, TrainersRoom(runner, builder.trainers(), run.watch))
+        run.watch.take()
+        while run.generation < config.generations:
+            _check_space(run.store, config)
+            run_generation(run, rooms, config)
+        if run.state.evaluation is None:
+            display.note("evaluating founder and champion on held-out worlds")
+            run.evaluated(_evaluate(run, workers))
+        if run.state.finished is None:
+            run.finish(champion(run.state).id)
+    return run.state
+
+
+def _evaluate(run: Run, workers: WorkersRoom) -> list[EvaluationRow]:
+    lives, environment = run.config.evaluation.lives, run.config.environment
+    best = champion(run.state)
+    rows = [reference_row("random", environment, lives)]
+    if hasattr(make(environment.name, environment.settings), "heuristic"):
+        rows.append(reference_row("heuristic", environment, lives))
+    return rows + model_rows(workers, [("founder", founder_of(run.state, best)), ("champion", best)], lives)
+
+
+def _ticker(display: Display, metrics: Metrics, workers: WorkersRoom):  # type: ignore[no-untyped-def]
+    def tick(alive: int, decisions: int) -> None:
+        display.tick(alive, decisions)
+        metrics.live(alive, decisions, workers.pool.restarts)
+
+    return tick
+
+
+def _check_plugins(config: RunConfig) -> None:
+    """Fails on a broken world or fitness function before anything is started."""
+    make(config.environment.name, config.environment.settings)
+    if config.fitness.kind == "custom":
+        load_function(config.fitness.function)
+
+
+def _check_space(store: Store, config: RunConfig) -> None:
+    free = store.free_bytes()
+    needed = int(config.ledger.min_free_gib * 2**30)
+    if free is not None and free < needed:
+        raise StorageError(
+            f"{store.url}: {free >> 20} MiB free, expected at least {needed >> 20} MiB (ledger.min_free_gib);"
+            " free some space, then resume"
+        )
+
+
+def _serve_metrics(stack: ExitStack, config: RunConfig) -> Metrics:
+    metrics = Metrics(run=config.name)
+    if config.metrics.enabled:
+        stack.enter_context(serve(metrics, config.metrics.host, config.metrics.port))
+    return metrics
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends the run as an interrupt from the keyboard does, with another exit code."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns SIGTERM into an interrupt, so that finished lives are committed before the driver exits."""
+    terminated = False
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if terminated:
+            raise Terminated from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        sys.stdout.flush()

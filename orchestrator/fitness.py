@@ -1,0 +1,131 @@
+"""Fitness: committed lives in, one number with an interval per individual out. Pure, and never from agent text."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from orchestrator.config import CustomFitnessConfig, FitnessConfig
+from telemetry.failures import UsageError
+from telemetry.records import EndReason, Individual, Record
+from telemetry.seeds import rng
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class Fitness(Record):
+    """How well one individual fared in one generation."""
+
+    individual: str
+    value: float
+    low: float
+    """Lower end of the bootstrap interval over lives."""
+    high: float
+    """Upper end."""
+    lives: int = Field(ge=0)
+    censored: int = Field(ge=0)
+    """Lives cut short by infrastructure: they count as alive up to where they were lost."""
+
+
+def restricted_mean_survival(times: Floats, died: Bools, horizon: float) -> float:
+    """Area under the Kaplan-Meier curve from 0 to `horizon`, in steps (Royston & Parmar 2013).
+
+    times, died: [lives]; a life that did not die is right-censored at its time. Equals the mean of
+    `min(time, horizon)` when nothing is censored before the horizon.
+    """
+    return float(_rmst(np.minimum(times, horizon)[None, :], died[None, :], horizon)[0])
+
+
+def _rmst(times: Floats, died: Bools, horizon: float) -> Floats:
+    """RMST of each row of [rows, lives]; times already capped at the horizon."""
+    if not (~died & (times < horizon)).any():
+        return times.mean(axis=1)
+    # Deaths before censorings at equal times: the convention of the Kaplan-Meier estimator.
+    order = np.lexsort((~died, times), axis=1)
+    times, died = np.take_along_axis(times, order, 1), np.take_along_axis(died, order, 1)
+    rows, lives = times.shape
+    at_risk = np.arange(lives, 0, -1)
+    survival = np.cumprod(1 - died / at_risk, axis=1)
+    before = np.concatenate([np.ones((rows, 1)), survival], axis=1)
+    edges = np.concatenate([np.zeros((rows, 1)), times, np.full((rows, 1), horizon)], axis=1)
+    return np.asarray((before * np.diff(edges, axis=1)).sum(axis=1))
+
+
+def bootstrap_interval(
+    statistic: Callable[[NDArray[np.int64]], Floats],
+    lives: int,
+    *,
+    resamples: int,
+    confidence: float,
+    generator: np.random.Generator,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval (Efron 1979). `statistic` maps resampled indices [resamples, lives] to [resamples]."""
+    samples = statistic(generator.integers(0, lives, size=(resamples, lives)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(samples, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def score(
+    lives: pa.Table, population: Sequence[Individual], config: FitnessConfig, *, horizon: int, seed: int
+) -> tuple[Fitness, ...]:
+    """Fitness of every individual, in the population's order.
+
+    lives: committed rows of the generation, schema LIVES. Raises UsageError when a custom function misbehaves.
+    """
+    return tuple(_score_one(lives, individual, config, horizon, seed) for individual in population)
+
+
+def _score_one(lives: pa.Table, individual: Individual, config: FitnessConfig, horizon: int, seed: int) -> Fitness:
+    own = lives.filter(pc.equal(lives["individual"], individual.id)).sort_by("life")
+    end = own["end"].to_numpy(zero_copy_only=False)
+    if isinstance(config, CustomFitnessConfig):
+        values = _custom(config.function, own)
+        statistic = lambda index: values[index].mean(axis=1)  # noqa: E731
+    else:
+        times = np.minimum(own["steps"].to_numpy().astype(np.float64), horizon)
+        died = end == EndReason.DIED.value
+        statistic = lambda index: _rmst(times[index], died[index], horizon)  # noqa: E731
+    everyone = np.arange(own.num_rows)[None, :]
+    low, high = bootstrap_interval(
+        statistic,
+        own.num_rows,
+        resamples=config.resamples,
+        confidence=config.confidence,
+        generator=rng(seed, "bootstrap", individual.id),
+    )
+    return Fitness(
+        individual=individual.id,
+        value=float(statistic(everyone)[0]),
+        low=low,
+        high=high,
+        lives=own.num_rows,
+        censored=int((end == EndReason.CENSORED.value).sum()),
+    )
+
+
+def load_function(path: str) -> Callable[[pa.Table], Sequence[float]]:
+    """The function behind `module:function`. Raises UsageError when it cannot be imported."""
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(import_module(module), name)
+    except Exception as error:
+        raise UsageError(f"fitness.function: {path!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise UsageError(f"fitness.function: got {type(function).__name__} at {path!r}, expected a function")
+    return function  # type: ignore[no-any-return]
+
+
+def _custom(path: str, lives: pa.Table) -> Floats:
+    values = np.asarray(load_function(path)(lives), dtype=np.float64)
+    if values.shape != (lives.num_rows,) or not np.isfinite(values).all():
+        raise UsageError(
+            f"fitness.function: {path!r} returned shape {values.shape}, expected {lives.num_rows} finite numbers,"
+            " one per life"
+        )
+    return values

@@ -1,0 +1,58 @@
+"""THE LOOP. It names the stages of one generation and does nothing else; concurrency lives inside the stages."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+from telemetry.ledger import Receipt
+
+from orchestrator.config import RunConfig
+from orchestrator.fitness import score
+from orchestrator.reproduction import reproduce
+from orchestrator.run import Run
+from orchestrator.selection import select
+from telemetry.records import FileRef, Individual, LifeKey, LifeSummary
+from trainer.job import TrainingJob, TrainingResult
+
+Acknowledge = Callable[[Receipt, Sequence[LifeSummary], float], None]
+Publish = Callable[[TrainingResult, Sequence[FileRef]], None]
+
+
+class Workers(Protocol):
+    """The room where lives are lived."""
+
+    horizon: int
+
+    def live(
+        self, population: Sequence[Individual], generation: int, skip: Collection[LifeKey], acknowledge: Acknowledge
+    ) -> None:
+        """Lives every life of the generation that is not in `skip`; acknowledges each exactly once."""
+        ...
+
+
+class Trainers(Protocol):
+    """The room where weights are made."""
+
+    def train(self, jobs: Sequence[TrainingJob], steps: pa.Table, skip: Collection[str], publish: Publish) -> None:
+        """Runs every job whose child is not in `skip`; publishes each result exactly once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What the loop works with."""
+
+    workers: Workers
+    trainers: Trainers
+
+
+def run_generation(run: Run, rooms: Rooms, config: RunConfig) -> None:
+    """One turn: lives -> fitness -> selection -> births -> weights -> next generation."""
+    rooms.workers.live(run.population, run.generation, run.finished_lives(), run.acknowledge)
+    fitness = score(run.table("lives"), run.population, config.fitness, horizon=rooms.workers.horizon, seed=config.seed)
+    selection = select(fitness, config.selection)
+    births = reproduce(run.population, selection, config.reproduction, size=run.next_size, seed=config.seed)
+    if births.jobs:
+        rooms.trainers.train(births.jobs, run.table("steps"), run.state.births, run.publish)
+    run.commit(fitness, selection, births)

@@ -1,0 +1,57 @@
+"""Populations: founders, and what a population says about its lineages. Pure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from orchestrator.config import PopulationConfig
+from telemetry.records import Genome, Hyperparameters, Individual
+
+
+def individual_id(generation: int, index: int) -> str:
+    """`g<generation>-<index>`: sorts in order and is never used again."""
+    return f"g{generation:03d}-{index:03d}"
+
+
+def perturb(hyperparameters: Hyperparameters, spread: float, rng: np.random.Generator) -> Hyperparameters:
+    """Each value multiplied or divided by `1 + spread` with equal probability, kept inside its bounds.
+
+    The perturbation of population-based training (Jaderberg et al. 2017, arXiv 1711.09846).
+    """
+    factors = np.where(rng.random(3) < 0.5, 1 + spread, 1 / (1 + spread))
+    return Hyperparameters(
+        temperature=float(np.clip(hyperparameters.temperature * factors[0], 0.05, 10)),
+        epsilon=float(np.clip(hyperparameters.epsilon * factors[1], 0, 1)),
+        learning_rate=float(np.clip(hyperparameters.learning_rate * factors[2], 1e-7, 1)),
+    )
+
+
+def founders(config: PopulationConfig, spread: float, rng: np.random.Generator) -> tuple[Individual, ...]:
+    """Generation 0: every founder as configured, then perturbed repeats of them until the population is full.
+
+    Each is a lineage of its own; a repeat of `bold` is called `bold-2`.
+    """
+    population = []
+    for index in range(config.size):
+        repeat, position = divmod(index, len(config.founders))
+        founder = config.founders[position]
+        numbers = Hyperparameters(
+            temperature=founder.temperature, epsilon=founder.epsilon, learning_rate=founder.learning_rate
+        )
+        population.append(
+            Individual(
+                id=individual_id(0, index),
+                generation=0,
+                lineage=founder.name if repeat == 0 else f"{founder.name}-{repeat + 1}",
+                genome=Genome(
+                    strategy=founder.strategy,
+                    hyperparameters=numbers if repeat == 0 else perturb(numbers, spread, rng),
+                ),
+            )
+        )
+    return tuple(population)
+
+
+def lineages(population: Sequence[Individual]) -> tuple[str, ...]:
+    """Lineages with at least one member, in order of first appearance."""
+    return tuple(dict.fromkeys(individual.lineage for individual in population))

@@ -1,0 +1,97 @@
+"""Reproduction: survivors in, the next generation's elites and training jobs out. Pure: randomness is addressed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.config import ReproductionConfig
+from orchestrator.population import individual_id, perturb
+from orchestrator.selection import Selection
+from telemetry.records import Genome, Hyperparameters, Individual
+from telemetry.seeds import rng, seed63
+from trainer.job import Parent, TrainingJob
+
+
+@dataclass(frozen=True)
+class Births:
+    """The next generation before its weights exist."""
+
+    elites: tuple[Individual, ...]
+    """Live on with the genome they have."""
+    jobs: tuple[TrainingJob, ...]
+    """One per newborn."""
+
+
+def reproduce(
+    population: Sequence[Individual], selection: Selection, config: ReproductionConfig, *, size: int, seed: int
+) -> Births:
+    """A next generation of `size` individuals; none when `size` is 0 (the run's last generation).
+
+    First parents are taken in turn from the survivors, fittest first, so that every surviving lineage breeds
+    and the fittest breed most.
+    """
+    if size == 0:
+        return Births(elites=(), jobs=())
+    by_id = {individual.id: individual for individual in population}
+    generation = population[0].generation + 1
+    survivors = [by_id[one] for one in selection.survivors]
+    elites = tuple(
+        Individual(
+            id=individual_id(generation, index),
+            generation=generation,
+            lineage=by_id[old].lineage,
+            parents=(old,),
+            genome=by_id[old].genome,
+        )
+        for index, old in enumerate(selection.elites[:size])
+    )
+    jobs = tuple(
+        _birth(survivors, born, individual_id(generation, len(elites) + born), config, seed)
+        for born in range(size - len(elites))
+    )
+    return Births(elites=elites, jobs=jobs)
+
+
+def _birth(
+    survivors: Sequence[Individual], born: int, child_id: str, config: ReproductionConfig, seed: int
+) -> TrainingJob:
+    draw = rng(seed, "reproduce", child_id)
+    first = survivors[born % len(survivors)]
+    others = [one for one in survivors if one is not first]
+    second = others[draw.integers(len(others))] if others and draw.random() < config.crossover else None
+    share = float(draw.uniform(0.5, 1.0)) if second else 1.0
+    weights = {first.id: share} | ({second.id: 1.0 - share} if second else {})
+    parents = [first, second] if second else [first]
+    teachers = [one for one in survivors if one.id not in weights] if config.learn_from == "survivors" else []
+    child = Individual(
+        id=child_id,
+        generation=first.generation + 1,
+        lineage=first.lineage,
+        parents=tuple(weights),
+        genome=_inherit(first, second, config, draw),
+    )
+    return TrainingJob(
+        child=child,
+        parents=tuple(
+            Parent(individual=one.id, adapter=one.genome.adapter, weight=weights.get(one.id, 0.0))
+            for one in [*parents, *teachers]
+        ),
+        mutation=config.weight_mutation,
+        seed=seed63(seed, "train", child_id),
+    )
+
+
+def _inherit(
+    first: Individual, second: Individual | None, config: ReproductionConfig, draw: np.random.Generator
+) -> Genome:
+    numbers = first.genome.hyperparameters
+    decayed = Hyperparameters(
+        temperature=numbers.temperature,
+        epsilon=numbers.epsilon * config.epsilon_decay,
+        learning_rate=numbers.learning_rate,
+    )
+    strategy = first.genome.strategy
+    if second and config.mutate_strategy and draw.random() < 0.5:
+        strategy = second.genome.strategy
+    return Genome(strategy=strategy, hyperparameters=perturb(decayed, config.hyperparameter_mutation, draw))

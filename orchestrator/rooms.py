@@ -1,0 +1,205 @@
+"""Builds the rooms of a run: engines, agents, sink and trainers, on a cluster or in process."""
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.cluster import Start
+from orchestrator.config import RunConfig
+from orchestrator.generation import Acknowledge, Publish
+from orchestrator.stopwatch import Stopwatch
+from telemetry import models
+from telemetry.actors import Place
+from telemetry.adapters import Shelf
+from telemetry.records import BaseModelCard, Individual, LifeKey, LifeSummary
+from telemetry.seeds import world_seed
+from telemetry.sink import TelemetrySink
+from telemetry.store import open_store
+from trainer.finetune import Trainer
+from trainer.job import TrainingJob
+from trainer.launch import TrainerPool
+from workers import engines
+from workers.agent import AgentHost
+from workers.config import VllmEngineConfig
+from workers.engine import ModelDescription
+from workers.environment import make
+from workers.pool import Member, WorkerPool
+from workers.recorder import LifeTask
+
+Tick = Callable[[int, int], None]
+"""Told about once a second of (lives under way, decisions so far in this process's life)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The base model as every room needs it."""
+
+    card: BaseModelCard
+    directory: Path | None
+    """Local files; None for the scripted engine, which has none."""
+
+
+def find_model(config: RunConfig) -> Model:
+    """The base model of a run, made available on this machine. Raises UsageError when there is no such model."""
+    if config.engine.kind == "scripted":
+        from workers.engines.scripted import CARD
+
+        return Model(CARD, None)
+    directory = models.resolve(config.model)
+    return Model(models.card(directory, config.model), directory)
+
+
+class WorkersRoom:
+    """Where lives are lived."""
+
+    def __init__(self, runner: asyncio.Runner, pool: WorkerPool, config: RunConfig, watch: Stopwatch) -> None:
+        self.pool = pool
+        self.horizon = make(config.environment.name, config.environment.settings).horizon
+        self.tick: Tick | None = None
+        self._runner = runner
+        self._config = config
+        self._watch = watch
+
+    def live(
+        self, population: Sequence[Individual], generation: int, skip: Collection[LifeKey], acknowledge: Acknowledge
+    ) -> None:
+        """Lives every life of the generation that is not in `skip`; acknowledges each exactly once."""
+        seeds = [world_seed(self._config.seed, generation, life) for life in range(self._config.population.lives)]
+        groups = [[task for task in tasks(one, seeds) if task.key not in skip] for one in population]
+        with self._watch.phase("rollout"):
+            self._runner.run(self._ticking(self.pool.live(groups, acknowledge)))
+
+    def try_out(self, individuals: Sequence[Individual], seeds: Sequence[int]) -> list[LifeSummary]:
+        """One unrecorded life of every individual in every world."""
+        return self._runner.run(self._ticking(self.pool.try_out([tasks(one, seeds) for one in individuals])))
+
+    async def _ticking(self, work: Any) -> Any:
+        ticker = asyncio.create_task(self._tick_steadily())
+        try:
+            return await work
+        finally:
+            ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticker
+
+    async def _tick_steadily(self) -> None:
+        while self.tick is not None:
+            await asyncio.sleep(1.0)
+            self.tick(*await self.pool.progress())
+
+
+def tasks(individual: Individual, seeds: Sequence[int]) -> list[LifeTask]:
+    """One life of the individual in every world, by position."""
+    return [LifeTask(individual, life, seed, attempt=os.urandom(16).hex()) for life, seed in enumerate(seeds)]
+
+
+class TrainersRoom:
+    """Where weights are made."""
+
+    def __init__(self, runner: asyncio.Runner, pool: TrainerPool, watch: Stopwatch) -> None:
+        self._runner = runner
+        self._pool = pool
+        self._watch = watch
+
+    def train(self, jobs: Sequence[TrainingJob], steps: pa.Table, skip: Collection[str], publish: Publish) -> None:
+        """Runs every job whose child is not in `skip`; publishes each result exactly once."""
+        todo = [job for job in jobs if job.child.id not in skip]
+        with self._watch.phase("training"):
+            self._runner.run(self._pool.train(todo, steps, publish))
+
+
+class Builder:
+    """Starts the parts of the rooms, each with its place, its log file and its time-outs."""
+
+    def __init__(self, config: RunConfig, model: Model, store_url: str, logs: Path | None, start: Start) -> None:
+        self._config = config
+        self._model = model
+        self._store_url = store_url
+        self._logs = logs
+        self._start = start
+
+    async def workers(self) -> WorkerPool:
+        """The worker pool with all engines and agents up."""
+        config = self._config
+        engines_ = [Member("engine", index, partial(self._engine, index)) for index in range(config.engine.count)]
+        await asyncio.gather(*(engine.start() for engine in engines_))
+        description: ModelDescription = await engines_[0].peer.describe()
+        sink = await self._host(partial(TelemetrySink, self._store_url), "sink")
+        agents = [
+            Member("agent", index, partial(self._agent, index, description, sink))
+            for index in range(config.workers.agents)
+        ]
+        await asyncio.gather(*(agent.start() for agent in agents))
+        return WorkerPool(
+            engines=engines_,
+            agents=agents,
+            sink=sink,
+            capacity=description.capacity,
+            config=config.workers,
+            commit_seconds=config.ledger.commit_seconds,
+        )
+
+    def trainers(self) -> TrainerPool:
+        """The trainer pool; its actors start with the first jobs."""
+        return TrainerPool(self._config.trainer, spawn=self._trainer)
+
+    async def _engine(self, index: int) -> Any:
+        config = self._config.engine
+        path = partial(adapter_path, self._store_url)
+        build = partial(engines.build, config, self._model.directory, self._model.card, path)
+        gpus = config.tensor_parallel if isinstance(config, VllmEngineConfig) and config.serving == "lora" else 0
+        environment = engines.environment(config)
+        return await self._host(build, f"engine-{index}", gpus=gpus, environment=environment)
+
+    async def _agent(self, index: int, description: ModelDescription, sink: Any) -> Any:
+        config = self._config
+        build = partial(
+            AgentHost,
+            run=config.name,
+            run_seed=config.seed,
+            environment=config.environment,
+            description=description,
+            sink=sink,
+            request_batch=config.workers.request_batch,
+        )
+        return await self._host(build, f"agent-{index}")
+
+    async def _trainer(self, index: int) -> Any:
+        config = self._config.trainer
+        build = partial(
+            Trainer,
+            config=config,
+            card=self._model.card,
+            model_dir=self._model.directory,
+            store_url=self._store_url,
+        )
+        return await self._host(build, f"trainer-{index}", gpus=config.gpus_per_job, call_timeout=config.timeout)
+
+    async def _host(
+        self,
+        build: Callable[[], Any],
+        name: str,
+        *,
+        gpus: float = 0.0,
+        environment: Mapping[str, str] | None = None,
+        call_timeout: float | None = None,
+    ) -> Any:
+        log = self._logs / f"{name}.log" if self._logs else None
+        return await self._start(
+            build,
+            Place(gpus=gpus, environment=environment or {}, log=log),
+            start_timeout=self._config.workers.start_timeout,
+            call_timeout=call_timeout or self._config.workers.call_timeout,
+        )
+
+
+def adapter_path(store_url: str, adapter: str) -> Path:
+    """Local directory of a published adapter, on whatever node this runs."""
+    return Shelf(open_store(store_url)).path(adapter)

@@ -1,0 +1,186 @@
+"""A run as the loop sees it: what the journal says, and the only way to add to it."""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from telemetry.journal import Entry, Journal, Writer
+from telemetry.ledger import Ledger, Receipt
+from telemetry.store import Store
+
+from orchestrator.config import RunConfig
+from orchestrator.fitness import Fitness
+from orchestrator.population import founders
+from orchestrator.reproduction import Births
+from orchestrator.selection import Selection
+from orchestrator.state import (
+    FORMAT,
+    BirthCommitted,
+    EpochOpened,
+    Evaluated,
+    EvaluationRow,
+    GenerationCommitted,
+    LivesCommitted,
+    RunCreated,
+    RunFinished,
+    RunState,
+    apply,
+    fold,
+)
+from orchestrator.stopwatch import Stopwatch
+from telemetry import __version__
+from telemetry.records import BaseModelCard, EndReason, FileRef, Individual, LifeKey, LifeSummary, Record
+from telemetry.seeds import rng
+from trainer.job import TrainingResult
+
+Listener = Callable[[Record, RunState], None]
+"""Told of every committed event, after it is durable: metrics and progress fold what they are told."""
+
+
+class Run:
+    """One driver's hold on a run. Every change goes through the journal first, then into `state`."""
+
+    def __init__(self, store: Store, writer: Writer, state: RunState, config: RunConfig) -> None:
+        self.store = store
+        self.state = state
+        self.config = config
+        self.ledger = Ledger(store)
+        self.listeners: list[Listener] = []
+        self.watch = Stopwatch()
+        """Wall time by phase of the generation that lives now."""
+        self._writer = writer
+
+    @property
+    def population(self) -> tuple[Individual, ...]:
+        return self.state.population
+
+    @property
+    def generation(self) -> int:
+        return self.state.generation
+
+    @property
+    def next_size(self) -> int:
+        """Individuals to found the next generation with; 0 in the last one."""
+        return self.config.population.size if self.generation + 1 < self.config.generations else 0
+
+    def finished_lives(self) -> set[LifeKey]:
+        """Committed lives of the generation that lives now."""
+        return {key for key in self.state.lives if key.generation == self.generation}
+
+    def acknowledge(self, receipt: Receipt, lives: Sequence[LifeSummary], seconds: float) -> None:
+        """Makes appended lives part of the run."""
+        ends: dict[str, int] = {}
+        for life in lives:
+            label = f"{life.end}:{life.cause}" if life.end is EndReason.DIED else str(life.end)
+            ends[label] = ends.get(label, 0) + 1
+        ordered = sorted(lives, key=lambda life: (life.key.individual, life.key.life))
+        self._commit(
+            LivesCommitted(
+                generation=self.generation,
+                tables=dict(receipt.versions),
+                lives=tuple((life.key.individual, life.key.life, life.attempt) for life in ordered),
+                decisions=sum(life.steps for life in lives),
+                prompt_tokens=sum(life.prompt_tokens for life in lives),
+                completion_tokens=sum(life.completion_tokens for life in lives),
+                ends=ends,
+                seconds=round(seconds, 3),
+            ),
+            "lives",
+            receipt.files,
+        )
+
+    def table(self, name: str) -> pa.Table:
+        """Committed rows of the generation that lives now."""
+        return self.ledger.read(
+            name,
+            version=self.state.tables[name],
+            attempts=self.state.attempts(self.generation),
+            generation=self.generation,
+        )
+
+    def publish(self, result: TrainingResult, refs: Sequence[FileRef]) -> None:
+        """Records how a newborn's training job ended."""
+        self._commit(BirthCommitted(generation=self.generation, result=result), "birth", refs)
+
+    def commit(self, fitness: Sequence[Fitness], selection: Selection, births: Births) -> None:
+        """Ends the generation that lives now: elites and newborns are the next population."""
+        newborns = tuple(
+            job.child.model_copy(
+                update={
+                    "genome": job.child.genome.model_copy(update={"adapter": self.state.births[job.child.id].adapter})
+                }
+            )
+            for job in births.jobs
+        )
+        self._commit(
+            GenerationCommitted(
+                generation=self.generation,
+                fitness=tuple(fitness),
+                selection=selection,
+                population=births.elites + newborns,
+                seconds={phase: round(seconds, 3) for phase, seconds in self.watch.take().items()},
+            ),
+            "generation",
+        )
+
+    def evaluated(self, rows: Sequence[EvaluationRow]) -> None:
+        """Records the held-out comparison."""
+        self._commit(Evaluated(rows=tuple(rows)), "evaluation")
+
+    def finish(self, champion: str) -> None:
+        """Records that nothing is left to do."""
+        self._commit(RunFinished(champion=champion), "finish")
+
+    def _commit(self, event: Record, kind: str, refs: Sequence[FileRef] = ()) -> None:
+        entry = self._writer.append(kind, event.model_dump(mode="json"), tuple(refs))
+        apply(self.state, entry)
+        for listener in self.listeners:
+            listener(event, self.state)
+
+
+def create(store: Store, config: RunConfig, card: BaseModelCard) -> Run:
+    """Starts a new run in an empty place. Raises UsageError when a run is there already."""
+    genesis = RunCreated(
+        format=FORMAT,
+        version=__version__,
+        run=config.name,
+        config=config.model_dump(mode="json"),
+        model=card,
+        founders=founders(config.population, config.reproduction.hyperparameter_mutation, rng(config.seed, "founders")),
+    )
+    journal = Journal(store)
+    journal.create(genesis.model_dump(mode="json"))
+    return _take_over(store, journal, journal.read(), config)
+
+
+def reopen(store: Store, config: RunConfig) -> Run:
+    """Takes over an existing run with (the operational parts of) `config`."""
+    journal = Journal(store)
+    return _take_over(store, journal, journal.read(), config)
+
+
+def _take_over(store: Store, journal: Journal, entries: list[Entry], config: RunConfig) -> Run:
+    state = fold(entries)
+    opened = EpochOpened(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        opened_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+    )
+    writer = journal.open_epoch(opened.model_dump(mode="json"))
+    apply(state, writer.opening)
+    return Run(store, writer, state, config)
+
+
+def champion(state: RunState) -> Individual:
+    """The fittest individual of the last committed generation."""
+    return state.everyone[state.history[-1].selection.survivors[0]]
+
+
+def config_of(state: RunState) -> RunConfig:
+    """The configuration the run was created with."""
+    data: dict[str, Any] = state.created.config
+    return RunConfig.model_validate(data)

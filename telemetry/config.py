@@ -1,0 +1,29 @@
+"""The base of every room's configuration, and the telemetry room's own."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """A closed section of a run file: unknown keys are errors, values are bounded, fields are documented."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class MetricsConfig(Config):
+    """Where Prometheus finds the run."""
+
+    enabled: bool = True
+    """Serve /metrics and /health while the run lives."""
+    host: str = "127.0.0.1"
+    """Address to listen on; anything but loopback exposes the numbers to the network."""
+    port: int = Field(default=9464, ge=0, le=65535)
+    """TCP port; 0 lets the system pick a free one, which `forager status` then names."""
+
+
+class LedgerConfig(Config):
+    """How telemetry reaches the store."""
+
+    commit_seconds: float = Field(default=10.0, gt=0, le=3600)
+    """Longest time finished lives wait for their commit; a crash loses at most these."""
+    min_free_gib: float = Field(default=1.0, ge=0)
+    """A generation does not start with less free space than this on a local store."""

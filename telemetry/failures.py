@@ -1,0 +1,55 @@
+"""Who failed: decided at one boundary, carried as a type, turned into an exit code in one place.
+
+    ForagerError               one line for the user, an exit code for the shell
+    |-- UsageError         2   a bad run file, argument, plugin or model
+    |-- StateError         3   a corrupt or incompatible run
+    |-- FencedError        4   another driver owns the run
+    |-- StorageError       5   the store is full, read-only, broken or out of reach
+    |-- NoProgressError    6   retry or restart budgets are spent
+    `-- ClusterLostError   7   the Ray cluster is gone
+
+A failure of the infrastructure under a life is not a death: it is raised as one of the errors above or
+retried by the worker pool, and never reaches fitness as a score.
+"""
+
+
+class ForagerError(Exception):
+    """Base of every error that a user can act on; its text is one line."""
+
+    exit_code = 1
+
+
+class UsageError(ForagerError):
+    """Bad run file, argument, plugin or model: `<where>: got <x>, expected <y>; <what to do>`."""
+
+    exit_code = 2
+
+
+class StateError(ForagerError):
+    """A run directory that is corrupt, foreign or of another version."""
+
+    exit_code = 3
+
+
+class FencedError(ForagerError):
+    """Another driver owns the run."""
+
+    exit_code = 4
+
+
+class StorageError(ForagerError):
+    """The store refused or lost a write, or cannot be reached."""
+
+    exit_code = 5
+
+
+class NoProgressError(ForagerError):
+    """Retry or restart budgets are spent."""
+
+    exit_code = 6
+
+
+class ClusterLostError(ForagerError):
+    """The Ray cluster is gone."""
+
+    exit_code = 7

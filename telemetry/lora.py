@@ -1,0 +1,222 @@
+"""The two files of an adapter: LoRA factors in numpy, their one canonical encoding, and a strict reader.
+
+Law: equal weights give equal bytes, and the reader accepts nothing that two readers could understand differently
+(duplicate JSON keys, overlapping or trailing tensor data, links, pipes, pickles beside the weights).
+"""
+
+import json
+import os
+import re
+import reprlib
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save as save_tensors
+
+from telemetry.failures import StateError
+from telemetry.records import BaseModelCard
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+MAX_CONFIG_BYTES = 1 << 16
+MAX_HEADER_BYTES = 1 << 20
+MAX_WEIGHTS_BYTES = 1 << 34
+MAX_ALPHA = 1 << 20
+
+Array = NDArray[np.float32]
+Files = tuple[bytes, bytes]
+"""Contents of `adapter_config.json` and of `adapter_model.safetensors`."""
+
+_TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+_WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+class AdapterRefused(StateError):
+    """The gate turned an adapter away; the text says which file and why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoraWeights:
+    """Low-rank weight changes (Hu et al. 2021): module `m` changes by `scale * B @ A` with `A, B = factors[m]`."""
+
+    rank: int
+    alpha: int
+    factors: Mapping[str, tuple[Array, Array]]
+    """Dotted module name -> (A of shape [rank, in features], B of shape [out features, rank])."""
+
+    @property
+    def scale(self) -> float:
+        """`alpha / rank`."""
+        return self.alpha / self.rank
+
+
+def adapter_id(config: bytes, weights: bytes) -> str:
+    """Content id. Unambiguous for gated files, because a safetensors file tells its own length."""
+    digest = sha256(weights)
+    digest.update(config)
+    return digest.hexdigest()
+
+
+def save(weights: LoraWeights, card: BaseModelCard) -> Files:
+    """Canonical files of `weights`: equal weights give equal bytes."""
+    tensors = {}
+    for module, (a, b) in weights.factors.items():
+        tensors[tensor_name(module, "A")] = np.ascontiguousarray(a, dtype="<f4")
+        tensors[tensor_name(module, "B")] = np.ascontiguousarray(b, dtype="<f4")
+    targets = sorted({last_part(module) for module in weights.factors})
+    return encode(canonical(weights.rank, weights.alpha, targets, card)), save_tensors(tensors)
+
+
+def load(source: Path | Files) -> LoraWeights:
+    """Weights in a directory or in two files' contents, as float32. Raises AdapterRefused if they cannot be read."""
+    files = source if isinstance(source, tuple) else read_files(source, MAX_WEIGHTS_BYTES)
+    config, tensors = parse_json(files[0], CONFIG), parse_tensors(files[1])
+    rank, alpha = positive(config, "r", MAX_ALPHA), positive(config, "lora_alpha", MAX_ALPHA)
+    modules = sorted({match[1] for name in tensors if (match := _TENSOR.fullmatch(name))})
+    if len(tensors) != 2 * len(modules):
+        refuse(WEIGHTS, "tensors are not pairs of lora_A and lora_B")
+    pairs = {module: (tensors[tensor_name(module, "A")], tensors[tensor_name(module, "B")]) for module in modules}
+    return LoraWeights(rank, alpha, pairs)
+
+
+def read_files(directory: Path, max_weights: int) -> Files:
+    """The two files of a directory that holds nothing else: no links, pipes, pickles beside them, or giants."""
+    try:
+        names = set(os.listdir(directory))
+    except OSError as error:
+        raise AdapterRefused(f"{directory}: {error.strerror}") from error
+    for name in sorted(names ^ {CONFIG, WEIGHTS}):
+        refuse(reprlib.repr(name), "missing" if name not in names else "not a file of an adapter")
+    return _read_file(directory / CONFIG, MAX_CONFIG_BYTES), _read_file(directory / WEIGHTS, max_weights)
+
+
+def _read_file(path: Path, limit: int) -> bytes:
+    try:
+        # Without O_NONBLOCK the open itself would hang on a named pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise AdapterRefused(f"{path.name}: not a plain readable file: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            refuse(path.name, "not a plain file")
+        if status.st_size > limit:
+            refuse(path.name, f"{status.st_size} bytes, expected at most {limit}")
+        return file.read(limit)
+
+
+def canonical(rank: int, alpha: int, targets: list[str], card: BaseModelCard) -> dict[str, Any]:
+    """The keys that PEFT and vLLM need, and those whose other values would change what the weights mean."""
+    return {
+        "base_model_name_or_path": f"{card.id}@{card.sha256[:16]}",
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": rank,
+        "target_modules": targets,
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def encode(config: dict[str, Any]) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, one line."""
+    return json.dumps(config, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def parse_json(data: bytes, where: str) -> dict[str, Any]:
+    """Strict JSON object: duplicate keys, which two readers could read differently, are refused; so is NaN."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) != len(pairs):
+            refuse(where, "the same key twice")
+        return found
+
+    def constant(name: str) -> NoReturn:
+        refuse(where, f"{name} is not JSON")
+
+    try:
+        found = json.loads(data, object_pairs_hook=unique, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        raise AdapterRefused(f"{where}: not readable JSON: {str(error).splitlines()[0]}") from error
+    if not isinstance(found, dict):
+        refuse(where, "not a JSON object")
+    return found
+
+
+def parse_tensors(data: bytes) -> dict[str, Array]:
+    """Tensors of a safetensors file as float32. The tensors must tile the data exactly: no gap, overlap or tail."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(MAX_HEADER_BYTES, len(data) - 8):
+        refuse(WEIGHTS, "truncated, or a header larger than 1 MiB")
+    header = parse_json(data[8 : 8 + size], WEIGHTS)
+    header.pop("__metadata__", None)
+    try:
+        deserialize(data)  # type: ignore[no-untyped-call]  # the engines' own reader must take it too; what it does not mind is refused below
+    except SafetensorError as error:
+        raise AdapterRefused(f"{WEIGHTS}: {error}") from error
+    entries = [(*_entry(name, entry), name) for name, entry in header.items()]
+    body, position, tensors = memoryview(data)[8 + size :], 0, {}
+    for begin, end, dtype, shape, name in sorted(entries):
+        if begin != position or end > len(body):
+            refuse(WEIGHTS, f"{reprlib.repr(name)} does not follow the tensor before it")
+        tensors[name] = _decode(body[begin:end], dtype).reshape(shape)
+        position = end
+    if position != len(body):
+        refuse(WEIGHTS, f"{len(body) - position} bytes that belong to no tensor")
+    return tensors
+
+
+def _entry(name: str, entry: Any) -> tuple[int, int, str, tuple[int, int]]:
+    where = reprlib.repr(name)
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        refuse(WEIGHTS, f"{where} is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in tuple(_WIDTHS):
+        refuse(WEIGHTS, f"{where} has dtype {reprlib.repr(dtype)}, expected one of {', '.join(_WIDTHS)}")
+    for pair, lowest in ((shape, 1), (offsets, 0)):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(type(n) is int and n >= lowest for n in pair):
+            refuse(WEIGHTS, f"{where} has shape {reprlib.repr(shape)} at {reprlib.repr(offsets)}, expected a matrix")
+    if offsets[1] - offsets[0] != shape[0] * shape[1] * _WIDTHS[dtype]:
+        refuse(WEIGHTS, f"{where} takes {offsets[1] - offsets[0]} bytes, which its shape {shape} does not")
+    return offsets[0], offsets[1], dtype, (shape[0], shape[1])
+
+
+def _decode(data: memoryview, dtype: str) -> Array:
+    if dtype == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, "<f4" if dtype == "F32" else "<f2").astype(np.float32)
+
+
+def positive(config: dict[str, Any], key: str, limit: int) -> int:
+    """The integer under `key`, 1 to `limit`."""
+    value = config.get(key)
+    if type(value) is not int or not 1 <= value <= limit:
+        refuse(CONFIG, f"{key} is {reprlib.repr(value)}, expected 1 to {limit}")
+    return value
+
+
+def tensor_name(module: str, factor: str) -> str:
+    """PEFT's name of factor `A` or `B` of a module."""
+    return f"base_model.model.{module}.lora_{factor}.weight"
+
+
+def last_part(module: str) -> str:
+    """What `target_modules` calls a module: the last part of its dotted name."""
+    return module.rpartition(".")[2]
+
+
+def refuse(where: str, why: str) -> NoReturn:
+    """Raises AdapterRefused."""
+    raise AdapterRefused(f"{where}: {why}")

@@ -1,0 +1,1 @@
+"""Learns: training set -> weights."""

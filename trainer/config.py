@@ -1,0 +1,81 @@
+"""The trainer's part of a run file: which objective makes weights out of records, and on what."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from telemetry.config import Config
+
+
+class LoraConfig(Config):
+    """Shape of every adapter of the run."""
+
+    rank: int = Field(default=16, ge=1, le=512)
+    """Rank of the weight change per module."""
+    alpha: int = Field(default=16, ge=1, le=4096)
+    """Scale numerator: the weight change is `alpha / rank * B @ A`."""
+    modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Last name parts of the linear modules that get a weight change."""
+
+
+class SftConfig(Config):
+    """Filtered, advantage-weighted behaviour cloning of the parents' good decisions.
+
+    A decision's advantage is its short-horizon discounted change of energy, standardised over the parents'
+    decisions of the generation; only decisions above the threshold are learned, each weighted by its advantage.
+    (Peng et al. 2019, advantage-weighted regression; Dong et al. 2023, RAFT.)
+    """
+
+    kind: Literal["sft"] = "sft"
+    lookahead: int = Field(default=4, ge=1, le=1000)
+    """Steps over which a decision's change of energy is counted."""
+    discount: float = Field(default=0.8, gt=0, le=1)
+    """Factor per step of lookahead."""
+    threshold: float = Field(default=0.6, ge=-10, le=10)
+    """Standard deviations above the mean from which a decision is worth learning."""
+    max_weight: float = Field(default=4.0, gt=0, le=100)
+    """Cap of a decision's weight, in standard deviations."""
+    max_examples: int = Field(default=192, ge=1, le=1_000_000)
+    """Decisions per job; the best are taken, balanced over actions."""
+    epochs: int = Field(default=2, ge=1, le=100)
+    """Passes over the examples."""
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    """Examples per update."""
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    """Share of updates over which the learning rate rises to its peak; it then falls linearly."""
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
+    """Gradient clipping."""
+
+
+class ScriptedConfig(Config):
+    """No learning at all: a small adapter drawn from a hash of the training set. For tests and dry runs."""
+
+    kind: Literal["scripted"] = "scripted"
+    shift: float = Field(default=0.5, gt=0, le=10)
+    """Standard deviation of the drawn factors: how far play shifts."""
+
+
+ObjectiveConfig = Annotated[SftConfig | ScriptedConfig, Field(discriminator="kind")]
+
+
+class TrainerConfig(Config):
+    """How newborns get their weights."""
+
+    enabled: bool = True
+    """False freezes the weights: newborns keep their parents' (crossed and mutated) adapters."""
+    objective: ObjectiveConfig = SftConfig()
+    """What is learned from the records."""
+    lora: LoraConfig = LoraConfig()
+    """Shape of the adapters."""
+    jobs: int = Field(default=1, ge=1, le=10_000)
+    """Trainer actors: jobs that run at the same time."""
+    gpus_per_job: float = Field(default=0.0, ge=0, le=64)
+    """GPUs of each trainer actor; 0 trains on the CPU."""
+    threads: int = Field(default=0, ge=0, le=1024)
+    """CPU threads of each job; 0 takes all cores of the machine."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16 keeps fp32 weights and computes under bfloat16 autocast."""
+    retries: int = Field(default=1, ge=0, le=100)
+    """Further tries at a failed job; after them the child keeps its first parent's adapter."""
+    timeout: float = Field(default=3600.0, gt=0, le=604_800)
+    """Seconds one job may take."""

@@ -1,0 +1,47 @@
+"""What a birth asks of the trainer, and what comes back: plain data that travels over Ray and into the journal."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from telemetry.records import Individual, Record
+
+
+class Parent(Record):
+    """One parent's part in a birth."""
+
+    individual: str
+    """Id in the generation that just lived: whose records are learned from."""
+    adapter: str | None
+    """Content id of its weights; None is the untouched base model."""
+    weight: float = Field(ge=-2, le=2)
+    """Factor of this parent's weight change in the child's starting point."""
+
+
+class TrainingJob(Record):
+    """Everything that decides a child's weights, besides the objective's own settings."""
+
+    child: Individual
+    """The newborn; its `genome.adapter` is None until the job has published."""
+    parents: tuple[Parent, ...] = Field(min_length=1)
+    mutation: float = Field(ge=0, le=1)
+    """Standard deviation of Gaussian noise on the factors, relative to each factor's own."""
+    seed: int = Field(ge=0)
+
+
+class TrainingResult(Record):
+    """How a job ended. A failed job keeps the first parent's adapter and says why."""
+
+    individual: str
+    adapter: str | None
+    status: Literal["trained", "failed"]
+    reason: str = ""
+    examples: int = 0
+    """Distinct decisions learned from."""
+    tokens: int = 0
+    """Tokens that went through the model, all epochs, padding excluded."""
+    seconds: float = 0.0
+    loss_first: float | None = None
+    """Mean loss of the first epoch's first tenth of updates (at least one)."""
+    loss_last: float | None = None
+    """Mean loss of the last tenth of updates (at least one)."""

@@ -1,0 +1,44 @@
+"""An objective that does NOT learn, for tests and dry runs with the scripted engine.
+
+Each job adds a small draw to the weights it starts from. The draw is keyed by a hash of the training set and of the
+start, so equal histories give equal adapters and any lost, repeated or reordered record shows up as another id.
+"""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from telemetry.adapters import LoraWeights
+from telemetry.seeds import rng
+from trainer.config import ScriptedConfig, TrainerConfig
+from trainer.examples import Examples
+from trainer.job import TrainingJob
+from trainer.objectives import Fit
+
+
+class Scripted:
+    """Shifts weights by addressed noise. Needs no model, no torch."""
+
+    def __init__(self, config: TrainerConfig, model: Path) -> None:
+        if not isinstance(config.objective, ScriptedConfig):
+            raise TypeError(f"objective {config.objective.kind!r} is not scripted")
+        self._shift = config.objective.shift
+
+    def fit(self, start: LoraWeights, examples: Examples, job: TrainingJob) -> Fit:
+        draw = rng(job.seed, "scripted objective", _digest(start, examples))
+        factors = {}
+        for module, pair in sorted(start.factors.items(), key=lambda item: item[0]):
+            a, b = (factor + self._shift * draw.standard_normal(factor.shape) for factor in pair)
+            factors[module] = (a.astype(np.float32), b.astype(np.float32))
+        return Fit(LoraWeights(start.rank, start.alpha, factors), tokens=examples.tokens)
+
+
+def _digest(start: LoraWeights, examples: Examples) -> str:
+    digest = sha256(json.dumps([examples.keys, examples.prompt_ids, examples.completion_ids]).encode())
+    for module, pair in sorted(start.factors.items(), key=lambda item: item[0]):
+        digest.update(module.encode())
+        for factor in pair:
+            digest.update(np.ascontiguousarray(factor, dtype="<f4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,194 @@
+"""Advantage-weighted supervised fine-tuning of LoRA weights with TRL and PEFT.
+
+The base model is loaded once and never changes: each job attaches an adapter, trains it and takes it off again.
+Loss is taken on completion tokens only. Prompts are padded on the left, so that the completions end together and the
+model computes logits at the last few positions instead of everywhere: with a vocabulary of 50,000 and decisions of
+one token, a softmax over whole prompts would cost more than many layers.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback
+from trl import SFTConfig as TrlConfig
+from trl import SFTTrainer
+
+from telemetry.adapters import LoraWeights
+from telemetry.lora import last_part, tensor_name
+from telemetry.seeds import rng
+from trainer.config import SftConfig, TrainerConfig
+from trainer.examples import Examples
+from trainer.job import TrainingJob
+from trainer.objectives import Fit, TrainingFailed
+
+IGNORED = -100
+
+
+class Sft:
+    """Fits training sets one after another on one frozen base model."""
+
+    def __init__(self, config: TrainerConfig, model: Path) -> None:
+        """`model` is a directory with safetensors weights, `config.json` and `tokenizer.json`."""
+        if not isinstance(config.objective, SftConfig):
+            raise TypeError(f"objective {config.objective.kind!r} is not sft")
+        torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+        self._objective = config.objective
+        self._autocast = config.precision == "bf16"
+        self._on_gpu = config.gpus_per_job > 0 and torch.cuda.is_available()
+        # TRL insists on a tokenizer although its input is tokenised already; this one needs no other file.
+        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"))
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, local_files_only=True)
+        self._base = base.to("cuda" if self._on_gpu else "cpu").requires_grad_(False)
+
+    def fit(self, start: LoraWeights, examples: Examples, job: TrainingJob) -> Fit:
+        """Trains `start`. Raises TrainingFailed as soon as a loss is not finite."""
+        order = batches(len(examples.prompt_ids), self._objective.epochs, job.seed)
+        with self._attached(start) as model, tempfile.TemporaryDirectory() as scratch:
+            trainer = self._trainer(model, _dataset(examples, order), job, scratch)
+            trainer.train()
+            weights = _read(model, start)
+        return Fit(weights, examples.tokens * self._objective.epochs, trainer.losses)
+
+    def _trainer(self, model: PeftModel, dataset: Dataset, job: TrainingJob, scratch: str) -> "WeightedSft":
+        config = self._objective
+        updates = -(-len(dataset) // config.batch_size)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        rate = job.child.genome.hyperparameters.learning_rate
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: slope(step, updates, config.warmup))
+        arguments = TrlConfig(
+            output_dir=scratch,
+            per_device_train_batch_size=config.batch_size,
+            num_train_epochs=1,  # the dataset already holds every pass
+            train_sampling_strategy="sequential",
+            max_grad_norm=config.max_grad_norm,
+            seed=job.seed % 2**32,
+            bf16=False,  # autocast is entered in compute_loss, which leaves no wrapper on the base model
+            use_cpu=not self._on_gpu,
+            gradient_checkpointing=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = WeightedSft(
+            model, arguments, collate, dataset, processing_class=self._tokenizer, optimizers=(optimizer, schedule)
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.autocast = self._autocast
+        return trainer
+
+    @contextmanager
+    def _attached(self, start: LoraWeights) -> Iterator[PeftModel]:
+        targets = sorted({last_part(module) for module in start.factors})
+        adapter = LoraConfig(
+            r=start.rank, lora_alpha=start.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+        )
+        model = get_peft_model(self._base, adapter)
+        try:
+            _write(model, start)
+            yield model
+        finally:
+            self._base = model.unload().requires_grad_(False)
+            # TRL replaces the base model's forward by an instance attribute; left there, jobs would nest it.
+            self._base.__dict__.pop("forward", None)
+            self._base.__dict__.pop("peft_config", None)
+
+
+class WeightedSft(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with a weight per example and logits only where a completion token is predicted."""
+
+    autocast = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.losses: list[float] = []
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Sum of weight times negative log-likelihood over the number of completion tokens.
+
+        With all weights 1 this is the loss of SFTTrainer. Raises TrainingFailed if it is not finite.
+        """
+        targets, weights = inputs.pop("targets"), inputs.pop("weights")
+        with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.autocast):
+            outputs = model(**inputs, use_cache=False, logits_to_keep=targets.shape[1])
+        logits = outputs.logits.float()
+        nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+        loss = (nll.view_as(targets).sum(1) * weights).sum() / (targets != IGNORED).sum()
+        self.losses.append(loss.item())
+        if not np.isfinite(self.losses[-1]):
+            raise TrainingFailed(f"the loss of update {len(self.losses)} is not finite")
+        return (loss, outputs) if return_outputs else loss
+
+
+def batches(count: int, epochs: int, seed: int) -> list[int]:
+    """Order in which `count` examples are seen: a fresh addressed shuffle per pass."""
+    return [int(index) for epoch in range(epochs) for index in rng(seed, "batches", epoch).permutation(count)]
+
+
+def slope(step: int, updates: int, warmup: float) -> float:
+    """Share of the peak learning rate at update `step` of `updates`: a linear rise, then a linear fall, never 0."""
+    rise = int(warmup * updates)
+    return (step + 1) / (rise + 1) if step < rise else max(updates - step, 0) / max(updates - rise, 1)
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Batch of left-padded rows: `input_ids` [batch, length] without the last token, which predicts nothing.
+
+    `targets` [batch, longest completion] are the tokens that the last positions predict, IGNORED before them.
+    """
+    lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) - 1 for row in rows]
+    keep = max(len(row["completion_ids"]) for row in rows)
+    ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    targets = torch.full((len(rows), keep), IGNORED)
+    for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        completion = torch.tensor(row["completion_ids"])
+        ids[index, -length:] = torch.tensor([*row["prompt_ids"], *row["completion_ids"][:-1]])
+        mask[index, -length:] = 1
+        targets[index, -len(completion) :] = completion
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    weights = torch.tensor([row["weight"] for row in rows], dtype=torch.float32)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "targets": targets, "weights": weights}
+
+
+def _dataset(examples: Examples, order: list[int]) -> Dataset:
+    columns = {
+        "prompt_ids": [examples.prompt_ids[index] for index in order],
+        "completion_ids": [examples.completion_ids[index] for index in order],
+        "weight": examples.weights[order].tolist(),
+    }
+    return Dataset.from_dict(columns)
+
+
+def _write(model: PeftModel, weights: LoraWeights) -> None:
+    state = {}
+    for module, (a, b) in weights.factors.items():
+        state[tensor_name(module, "A")] = torch.from_numpy(a.copy())
+        state[tensor_name(module, "B")] = torch.from_numpy(b.copy())
+    outcome = set_peft_model_state_dict(model, state)
+    if outcome.unexpected_keys:
+        raise TrainingFailed(f"the base model has no module for {outcome.unexpected_keys[0]}")
+
+
+def _read(model: PeftModel, start: LoraWeights) -> LoraWeights:
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    factors = {}
+    for module in start.factors:
+        a, b = (state[tensor_name(module, factor)].detach().cpu().numpy() for factor in "AB")
+        factors[module] = (a.astype(np.float32), b.astype(np.float32))
+    return LoraWeights(start.rank, start.alpha, factors)

@@ -1,0 +1,1 @@
+"""Lives: observation -> prompt -> completion -> action -> step record."""

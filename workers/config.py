@@ -1,0 +1,78 @@
+"""The workers' part of a run file: the world, the engines that answer, the actors that live."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from telemetry.config import Config
+
+
+class EnvironmentConfig(Config):
+    """The world to survive in."""
+
+    name: str = "forage"
+    """A registered world (`forage`) or `module:Class`."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The world's own dials; each world documents and bounds them."""
+
+
+class VllmEngineConfig(Config):
+    """A vLLM engine in a Ray actor."""
+
+    kind: Literal["vllm"] = "vllm"
+    serving: Literal["merged", "lora"] = "merged"
+    """`merged` swaps one individual's weights in place (the CPU path); `lora` serves many at once (the GPU path)."""
+    count: int = Field(default=1, ge=1, le=10_000)
+    """Engines, each with its own copy of the base model."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Arithmetic of the forward pass."""
+    context: int = Field(default=512, ge=64, le=1_000_000)
+    """Longest prompt plus completion, in tokens."""
+    kv_cache_gib: float = Field(default=1.0, gt=0, le=10_000)
+    """KV cache on a CPU, in GiB."""
+    gpu_memory_fraction: float = Field(default=0.85, gt=0, le=1)
+    """Share of each GPU's memory that the engine may take."""
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    """GPUs one engine is spread over."""
+    max_sequences: int = Field(default=64, ge=1, le=4096)
+    """Requests decoded in one batch."""
+    max_batched_tokens: int = Field(default=4096, ge=64, le=1_000_000)
+    """Tokens in one forward pass."""
+    max_adapters: int = Field(default=8, ge=1, le=1024)
+    """Adapters in one batch; only with `serving: lora`."""
+    max_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+    """Largest adapter rank served; only with `serving: lora`."""
+    threads: int = Field(default=0, ge=0, le=1024)
+    """CPU threads of one engine; 0 takes all cores of the machine."""
+
+
+class ScriptedEngineConfig(Config):
+    """No language model at all: play is a pure function of seed, prompt and adapter content. For tests and dry runs."""
+
+    kind: Literal["scripted"] = "scripted"
+    count: int = Field(default=1, ge=1, le=10_000)
+    """Engine actors."""
+    capacity: int = Field(default=64, ge=1, le=100_000)
+    """Adapters served at once."""
+
+
+EngineConfig = Annotated[VllmEngineConfig | ScriptedEngineConfig, Field(discriminator="kind")]
+
+
+class WorkersConfig(Config):
+    """The actors that host lives."""
+
+    agents: int = Field(default=1, ge=1, le=100_000)
+    """Agent actors; each hosts many lives as coroutines."""
+    lives_per_agent: int = Field(default=256, ge=1, le=100_000)
+    """Lives one agent actor hosts at the same time."""
+    request_batch: int = Field(default=16, ge=1, le=4096)
+    """Decisions sent to an engine in one call; several calls are under way at once, so that it is never idle."""
+    life_retries: int = Field(default=3, ge=0, le=100)
+    """Fresh tries at a life lost to infrastructure before it is recorded as censored."""
+    restarts: int = Field(default=3, ge=0, le=1000)
+    """Replacements of one engine or agent actor without a single life coming back, before the run stops."""
+    call_timeout: float = Field(default=600.0, gt=0, le=86_400)
+    """Seconds an engine or agent call may take before its actor is taken for dead."""
+    start_timeout: float = Field(default=600.0, gt=0, le=86_400)
+    """Seconds an actor may take to start, model loading included."""

@@ -1,0 +1,81 @@
+"""The seam between lives and models: requests of token ids in, completions of token ids out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from telemetry.records import BaseModelCard
+
+
+class EngineFailure(Exception):
+    """The engine cannot answer any more, or answered with numbers that are not finite; it is to be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One decision to be made by one individual's weights.
+
+    With `choices` the engine decodes a single token and returns the whole distribution over the choices; the
+    caller draws from it with its own addressed seed. Without, the engine samples `max_tokens` itself from `seed`.
+    """
+
+    prompt_ids: tuple[int, ...]
+    adapter: str | None
+    """Content id of the individual's adapter; None is the base model."""
+    choices: tuple[int, ...] = ()
+    """Token ids of the legal actions, distinct; empty for free text."""
+    max_tokens: int = 1
+    temperature: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the model answered.
+
+    With choices: `token_ids` is empty and `choice_logprobs` holds, in the order of the request's choices, natural
+    log-probabilities at temperature 1 that sum to one over the choices. Without: the sampled tokens and the
+    log-probability of each under the sampling distribution.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    choice_logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What agents and trainers must know of the model behind an engine."""
+
+    card: BaseModelCard
+    tokenizer: str
+    """Path of a `tokenizer.json`; `bytes` stands for UTF-8 bytes as token ids (scripted engine)."""
+    before_system: tuple[int, ...]
+    """Chat template, already tokenised: what stands before the system text, ..."""
+    before_user: tuple[int, ...]
+    """... between the system text and the user text, ..."""
+    before_answer: tuple[int, ...]
+    """... and between the user text and the answer."""
+    context: int
+    """Longest prompt plus completion, in tokens."""
+    capacity: int
+    """How many different adapters the engine serves at once: 1 when weights are merged."""
+
+
+class Engine(Protocol):
+    """Completes prompts. One engine serves the adapters of its last `load` and the base model never changes."""
+
+    async def describe(self) -> ModelDescription: ...
+
+    async def load(self, adapters: Sequence[str | None]) -> None:
+        """Makes exactly these adapters (at most `capacity` distinct ones) ready; earlier ones are released.
+
+        Returns when the next request is answered by the new weights, with no stale prefix cache.
+        """
+        ...
+
+    async def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
+        """Answers in the order of the requests. Raises EngineFailure."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,263 @@
+"""Forage: one agent alone on a patch of land, with berries to find, frost to sit out and a wolf to stay clear of.
+
+A step is: the agent acts, food is digested, metabolism (and frost, and marsh) is paid, the wolf moves, the weather
+turns. Law: the weather and every draw of the wolf are fixed by the seed before the first step, so two agents with the
+same seed meet the same world until their own actions make it differ.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+
+from telemetry.config import Config
+from telemetry.records import EndReason
+from telemetry.seeds import rng
+from workers.environment import Observation, Outcome
+from workers.environments import forage_land, forage_text
+from workers.environments.forage_land import DIRECTIONS, Cell, Land, distance, lay_out, move, offset, towards
+from workers.environments.forage_text import CLEAR, FROST, RAIN, View
+
+_TURNS = {
+    CLEAR: ((CLEAR, 0.80), (RAIN, 0.10), (FROST, 0.10)),
+    RAIN: ((CLEAR, 0.25), (RAIN, 0.65), (FROST, 0.10)),
+    FROST: ((CLEAR, 0.25), (RAIN, 0.05), (FROST, 0.70)),
+}
+"""Markov chain of the weather: from each weather, the next ones and their probabilities."""
+
+_GROUND = {
+    forage_land.PLAIN: forage_text.PLAIN,
+    forage_land.THICKET: forage_text.THICKET,
+    forage_land.MARSH: forage_text.MARSH,
+}
+
+
+class ForageSettings(Config):
+    """Dials of the foraging world. Energy is counted in whole units."""
+
+    size: int = Field(default=10, ge=5, le=64)
+    """Cells along each side of the land."""
+    horizon: int = Field(default=60, ge=1, le=1000)
+    """Steps after which a life that still goes on has survived."""
+    max_energy: int = Field(default=20, ge=1, le=1000)
+    """Energy that a body can hold; food beyond it is wasted."""
+    start_energy: int = Field(default=10, ge=1, le=1000)
+    """Energy at birth."""
+    metabolism: int = Field(default=1, ge=1, le=100)
+    """Energy that every step costs."""
+    food_energy: int = Field(default=6, ge=1, le=1000)
+    """Energy that one ripe bush gives."""
+    bushes: int = Field(default=10, ge=0, le=1024)
+    """Bushes on the land; at most a quarter of its cells."""
+    regrow_steps: int = Field(default=20, ge=1, le=1000)
+    """Steps until an eaten bush is ripe again."""
+    sight: int = Field(default=4, ge=1, le=64)
+    """Steps away that agent and wolf can see; halved (rounded up) by rain."""
+    marsh_cost: int = Field(default=1, ge=0, le=100)
+    """Further energy that entering a marsh costs."""
+    frost_cost: int = Field(default=1, ge=0, le=100)
+    """Further energy that a step in frost costs, unless the agent rests."""
+    weather: bool = True
+    """False keeps the sky clear."""
+    predator: bool = True
+    """False leaves the wolf out."""
+    predator_speed: float = Field(default=0.7, ge=0, le=1)
+    """Probability that the wolf moves in a step; an agent moves in every step that it wants to."""
+    bite: int = Field(default=8, ge=1, le=1000)
+    """Energy that a bite costs; the wolf then goes back to its den."""
+    predator_sight: int = Field(default=3, ge=1, le=64)
+    """Steps away that the wolf can see; halved (rounded up) by rain."""
+
+    @field_validator("start_energy")
+    @classmethod
+    def _fits_the_body(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("max_energy", value):
+            raise ValueError(f"start_energy must be at most max_energy ({info.data['max_energy']})")
+        return value
+
+    @field_validator("bushes")
+    @classmethod
+    def _fit_the_land(cls, value: int, info: ValidationInfo) -> int:
+        room = info.data.get("size", 64) ** 2 // 4
+        if value > room:
+            raise ValueError(f"bushes must be at most a quarter of the cells ({room})")
+        return value
+
+
+@dataclass(slots=True)
+class _Life:
+    """Everything that changes while a life goes on, and the draws it will use."""
+
+    land: Land
+    weather: list[str]
+    """One per step, and one for the end."""
+    wolf_draws: list[float]
+    """One uniform draw per step: below the wolf's speed it moves, and the draw then also picks where it wanders."""
+    energy: int
+    agent: Cell
+    wolf: Cell | None
+    ripe_at: dict[Cell, int]
+    """Step from which each bush is ripe."""
+    step: int = 0
+    end: EndReason | None = None
+
+
+class Forage:
+    """The foraging world. A fresh instance stands at the beginning of the life with seed 0."""
+
+    name: ClassVar[str] = "forage-v1"
+    Settings: ClassVar[type[ForageSettings]] = ForageSettings
+    actions: tuple[str, ...] = (*DIRECTIONS, "eat", "rest")
+    rules: str = "Stay alive. Answer with one word: north, south, east, west, eat or rest."
+
+    def __init__(self, settings: ForageSettings) -> None:
+        self._settings = settings
+        self._life = _born(settings, 0)
+
+    @property
+    def horizon(self) -> int:
+        return self._settings.horizon
+
+    def reset(self, seed: int) -> Observation:
+        """Begins the life of a seed."""
+        self._life = _born(self._settings, seed)
+        return self._observe()
+
+    def step(self, action: str) -> Outcome:
+        """Lives one step. Raises ValueError for a word that is no action, RuntimeError when the life has ended."""
+        life = self._life
+        if action not in self.actions:
+            raise ValueError(f"{action!r} is not one of {', '.join(self.actions)}")
+        if life.end is not None:
+            raise RuntimeError("the life has ended; reset() begins the next one")
+        cause = self._act(action)
+        if not cause and self._wolf_catches():
+            life.energy = max(0, life.energy - self._settings.bite)
+            if life.energy:
+                life.wolf = life.land.den
+            else:
+                cause = "predator"
+        life.step += 1
+        if cause:
+            life.end = EndReason.DIED
+        elif life.step == self._settings.horizon:
+            life.end = EndReason.SURVIVED
+        return Outcome(self._observe(), life.end, cause)
+
+    def state(self) -> Mapping[str, Any]:
+        """Hidden state: a bush is `[x, y, steps until ripe]`, the wolf is null where there is none."""
+        life = self._life
+        return {
+            "step": life.step,
+            "energy": life.energy,
+            "weather": life.weather[life.step],
+            "agent": list(life.agent),
+            "wolf": list(life.wolf) if life.wolf else None,
+            "bushes": [[x, y, max(0, ripe - life.step)] for (x, y), ripe in life.ripe_at.items()],
+            "terrain": list(life.land.rows),
+        }
+
+    @staticmethod
+    def heuristic(observation: Observation) -> str:
+        """Sensible play from the observation's text alone."""
+        return forage_text.sensible_action(forage_text.parse(observation.text))
+
+    @staticmethod
+    def draw(state: Mapping[str, Any]) -> str:
+        """ASCII map of a recorded state."""
+        return forage_land.draw(state)
+
+    def _act(self, action: str) -> str:
+        """Moves or eats, then pays for the step. Returns the cause of death, if any."""
+        life, settings = self._life, self._settings
+        marsh = frost = 0
+        if action in DIRECTIONS:
+            life.agent = move(settings.size, life.agent, action)
+            marsh = settings.marsh_cost if self._ground(life.agent) == forage_land.MARSH else 0
+        elif action == "eat" and life.ripe_at.get(life.agent, life.step + 1) <= life.step:
+            life.ripe_at[life.agent] = life.step + settings.regrow_steps
+            life.energy = min(settings.max_energy, life.energy + settings.food_energy)
+        if action != "rest" and life.weather[life.step] == FROST:
+            frost = settings.frost_cost
+        for cost, cause in ((settings.metabolism, "starved"), (frost, "frozen"), (marsh, "exhausted")):
+            life.energy -= cost
+            if life.energy <= 0:
+                life.energy = 0
+                return cause
+        return ""
+
+    def _wolf_catches(self) -> bool:
+        """Moves the wolf: towards an agent that it sees, else at random; never into a thicket."""
+        life, size = self._life, self._settings.size
+        if life.wolf is None:
+            return False
+        draw, speed = life.wolf_draws[life.step], self._settings.predator_speed
+        if life.wolf != life.agent and draw < speed:
+            way = offset(size, life.wolf, life.agent)
+            hidden = self._ground(life.agent) == forage_land.THICKET
+            hunts = not hidden and distance(way) <= self._sight(self._settings.predator_sight)
+            wanted = towards(way) if hunts else (self.actions[int(draw / speed * 4)],)
+            steps = (move(size, life.wolf, word) for word in wanted)
+            life.wolf = next((cell for cell in steps if self._ground(cell) != forage_land.THICKET), life.wolf)
+        return life.wolf == life.agent
+
+    def _observe(self) -> Observation:
+        life, size, sight = self._life, self._settings.size, self._sight(self._settings.sight)
+        wolf = offset(size, life.agent, life.wolf) if life.wolf else None
+        if wolf and distance(wolf) > sight:
+            wolf = None
+        text = forage_text.render(View(life.weather[life.step], life.energy, wolf, self._food(sight), self._here()))
+        return Observation(text, self.actions, float(life.energy))
+
+    def _food(self, sight: int) -> Cell | None:
+        """Way to the nearest ripe bush in sight; the first of equally near ones in the land's order."""
+        life, nearest, best = self._life, None, sight + 1
+        for bush, ripe in life.ripe_at.items():
+            if ripe <= life.step and bush != life.agent:
+                way = offset(life.land.size, life.agent, bush)
+                if distance(way) < best:
+                    nearest, best = way, distance(way)
+        return nearest
+
+    def _here(self) -> str:
+        life = self._life
+        ripe = life.ripe_at.get(life.agent)
+        if ripe is None:
+            return _GROUND[self._ground(life.agent)]
+        return forage_text.BERRIES if ripe <= life.step else forage_text.BARE_BUSH
+
+    def _ground(self, cell: Cell) -> str:
+        return self._life.land.rows[cell[1]][cell[0]]
+
+    def _sight(self, sight: int) -> int:
+        """How far a sight reaches in the weather of this step."""
+        return (sight + 1) // 2 if self._life.weather[self._life.step] == RAIN else sight
+
+
+def _born(settings: ForageSettings, seed: int) -> _Life:
+    draws = rng(seed, "forage")
+    land = lay_out(settings.size, settings.bushes, settings.sight, draws)
+    return _Life(
+        land=land,
+        weather=_weather(draws, settings),
+        wolf_draws=draws.random(settings.horizon).tolist(),
+        energy=settings.start_energy,
+        agent=land.start,
+        wolf=land.den if settings.predator else None,
+        ripe_at=dict.fromkeys(land.bushes, 0),
+    )
+
+
+def _weather(draws: np.random.Generator, settings: ForageSettings) -> list[str]:
+    """The weather of every step and of the end, from a clear sky before the first step."""
+    days, today = [], CLEAR
+    for draw in draws.random(settings.horizon + 1).tolist():
+        for word, probability in _TURNS[today]:
+            draw -= probability
+            if draw < 0:
+                today = word
+                break
+        days.append(today if settings.weather else CLEAR)
+    return days

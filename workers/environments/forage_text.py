@@ -1,0 +1,102 @@
+"""What an agent of the foraging world sees: the view, its one-line text, and play from that text alone.
+
+Law: `parse(render(view)) == view` for every view, and the heuristic knows nothing but the text.
+"""
+
+import re
+from typing import NamedTuple
+
+from workers.environments.forage_land import DIRECTIONS, Cell, distance, towards
+
+BERRIES, BARE_BUSH, THICKET, MARSH, PLAIN = "berries", "bare bush", "thicket", "marsh", "plain"
+"""Words for what is underfoot."""
+CLEAR, RAIN, FROST = "clear", "rain", "frost"
+"""Words for the weather."""
+
+_TEXT = re.compile(
+    r"Weather: (?P<weather>\w+)\. Energy (?P<energy>\d+)\. Wolf: (?P<wolf>[\w ]+)\. "
+    r"Food: (?P<food>[\w ]+)\. Here: (?P<here>[\w ]+)\."
+)
+_NOTHING = "none"
+_WARY_DISTANCE = 2
+_SATED = 15
+
+
+class View(NamedTuple):
+    """One look at the world from where the agent stands. Ways are cells east and cells south of it."""
+
+    weather: str
+    energy: int
+    wolf: Cell | None
+    """Way to the wolf, or None when it is out of sight."""
+    food: Cell | None
+    """Way to the nearest ripe bush in sight, other than the one underfoot."""
+    here: str
+    """What is underfoot; a bush hides the terrain it grows on, which is always plain."""
+
+
+def render(view: View) -> str:
+    """The observation text; what is nearest stands last, next to the answer."""
+    return (
+        f"Weather: {view.weather}. Energy {view.energy}. Wolf: {_way_text(view.wolf)}. "
+        f"Food: {_way_text(view.food)}. Here: {view.here}."
+    )
+
+
+def parse(text: str) -> View:
+    """The view that a text was rendered from. Raises ValueError for any other text."""
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not an observation of this world: {text!r}")
+    return View(
+        weather=match["weather"],
+        energy=int(match["energy"]),
+        wolf=_way(match["wolf"]),
+        food=_way(match["food"]),
+        here=match["here"],
+    )
+
+
+def _way_text(way: Cell | None) -> str:
+    if way is None:
+        return _NOTHING
+    return " ".join(f"{word} {abs(way[0] if word in ('east', 'west') else way[1])}" for word in towards(way)) or "here"
+
+
+def _way(text: str) -> Cell | None:
+    if text == _NOTHING:
+        return None
+    x = y = 0
+    words = text.split()
+    for word, cells in zip(words[::2], words[1::2], strict=False):
+        x += DIRECTIONS[word][0] * int(cells)
+        y += DIRECTIONS[word][1] * int(cells)
+    return x, y
+
+
+def sensible_action(view: View) -> str:
+    """Flee or hide from a near wolf, eat, walk to food, sit out frost, else explore on a diagonal."""
+    shunned = towards(view.wolf) if view.wolf and distance(view.wolf) <= _WARY_DISTANCE else ()
+    if view.wolf and distance(view.wolf) == 1 and view.here != THICKET:
+        return _flee(view, shunned)
+    if view.here == BERRIES and view.energy < _SATED:
+        return "eat"
+    wanted = towards(view.food) if view.food else ()
+    for word in wanted:
+        if word not in shunned:
+            return word
+    if view.here == THICKET and shunned:
+        return "rest"
+    if view.weather == FROST and not wanted:
+        return "rest"
+    return next(word for word in _exploring(view.energy) if word not in shunned)
+
+
+def _flee(view: View, shunned: tuple[str, ...]) -> str:
+    wanted = towards(view.food) if view.food else ()
+    away = [word for word in (*wanted, *_exploring(view.energy)) if word not in shunned]
+    return away[0]
+
+
+def _exploring(energy: int) -> tuple[str, ...]:
+    return ("north", "east", "south", "west") if energy % 2 else ("east", "north", "west", "south")

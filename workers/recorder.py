@@ -1,0 +1,168 @@
+"""Lives to Arrow: every life fills its own columns, and finished lives are turned into ledger batches together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import pyarrow as pa
+
+from telemetry.records import LIVES, STEPS, EndReason, Individual, LifeKey, LifeSummary
+from workers.action import Decision
+from workers.environment import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class LifeTask:
+    """One life to be lived: who, in which world, and which try at it this is."""
+
+    individual: Individual
+    life: int
+    world_seed: int
+    attempt: str
+    """Unique name of this try; the journal acknowledges exactly one per life."""
+
+    @property
+    def key(self) -> LifeKey:
+        return LifeKey(self.individual.generation, self.individual.id, self.life)
+
+
+@dataclass(slots=True)
+class LifeRecord:
+    """The columns of one life's steps that differ from step to step, and how the life ended."""
+
+    task: LifeTask
+    observation: list[str] = field(default_factory=list)
+    legal: list[tuple[str, ...]] = field(default_factory=list)
+    prompt_ids: list[tuple[int, ...]] = field(default_factory=list)
+    completion_ids: list[tuple[int, ...]] = field(default_factory=list)
+    completion_logprobs: list[tuple[float, ...]] = field(default_factory=list)
+    action: list[str] = field(default_factory=list)
+    parse: list[str] = field(default_factory=list)
+    behaviour_probability: list[float] = field(default_factory=list)
+    explored: list[bool] = field(default_factory=list)
+    sampling_seed: list[int] = field(default_factory=list)
+    energy_before: list[float] = field(default_factory=list)
+    energy_after: list[float] = field(default_factory=list)
+    state: list[str] = field(default_factory=list)
+    end: EndReason = EndReason.CENSORED
+    cause: str = ""
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: float = field(default_factory=monotonic)
+    seconds: float = 0.0
+
+    def add(
+        self,
+        observation: Observation,
+        prompt: tuple[int, ...],
+        token: int,
+        decision: Decision,
+        seed: int,
+        energy: float,
+        state: str,
+    ) -> None:
+        """Appends one step: what was seen, what was done, and the energy and hidden state it led to."""
+        self.observation.append(observation.text)
+        self.legal.append(observation.legal)
+        self.prompt_ids.append(prompt)
+        self.completion_ids.append((token,))
+        self.completion_logprobs.append((decision.logprob,))
+        self.action.append(decision.action)
+        self.parse.append(decision.parse)
+        self.behaviour_probability.append(decision.behaviour_probability)
+        self.explored.append(decision.explored)
+        self.sampling_seed.append(seed)
+        self.energy_before.append(observation.energy)
+        self.energy_after.append(energy)
+        self.state.append(state)
+
+    def close(self, end: EndReason, cause: str) -> None:
+        """Marks the life as ended."""
+        self.end, self.cause, self.seconds = end, cause, monotonic() - self.started
+
+    def summary(self) -> LifeSummary:
+        """What the driver is told."""
+        return LifeSummary(
+            key=self.task.key,
+            attempt=self.task.attempt,
+            steps=len(self.action),
+            end=self.end,
+            cause=self.cause,
+            energy=self.energy_after[-1] if self.energy_after else 0.0,
+            prompt_tokens=sum(map(len, self.prompt_ids)),
+            completion_tokens=sum(map(len, self.completion_ids)),
+        )
+
+
+_PER_STEP = (
+    "observation",
+    "legal",
+    "prompt_ids",
+    "completion_ids",
+    "completion_logprobs",
+    "action",
+    "parse",
+    "behaviour_probability",
+    "explored",
+    "sampling_seed",
+    "energy_before",
+    "energy_after",
+    "state",
+)
+
+
+def to_tables(records: Sequence[LifeRecord], *, run: str, world: str, engine: str) -> tuple[pa.Table, pa.Table]:
+    """(steps, lives) tables of finished lives, with the ledger's schemas."""
+    return _steps(records, run, engine), _lives(records, run, world)
+
+
+def _steps(records: Sequence[LifeRecord], run: str, engine: str) -> pa.Table:
+    counts = [len(record.action) for record in records]
+    total = sum(counts)
+    columns: dict[str, Any] = {
+        name: [value for record in records for value in getattr(record, name)] for name in _PER_STEP
+    }
+    columns["run"] = pa.repeat(run, total)
+    columns["engine"] = pa.repeat(engine, total)
+    columns["step"] = [step for count in counts for step in range(count)]
+    for name, values in _per_life(records).items():
+        columns[name] = [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+    return pa.table({name: _array(columns[name], STEPS.field(name).type) for name in STEPS.names}, schema=STEPS)
+
+
+def _lives(records: Sequence[LifeRecord], run: str, world: str) -> pa.Table:
+    summaries = [record.summary() for record in records]
+    columns: dict[str, Any] = {
+        "run": [run] * len(records),
+        "world": [world] * len(records),
+        "world_seed": [record.task.world_seed for record in records],
+        "steps": [summary.steps for summary in summaries],
+        "end": [str(summary.end) for summary in summaries],
+        "cause": [summary.cause for summary in summaries],
+        "energy": [summary.energy for summary in summaries],
+        "prompt_tokens": [summary.prompt_tokens for summary in summaries],
+        "completion_tokens": [summary.completion_tokens for summary in summaries],
+        "started_at": [record.started_at for record in records],
+        "seconds": [record.seconds for record in records],
+    }
+    columns |= {name: values for name, values in _per_life(records).items() if name in LIVES.names}
+    return pa.table({name: _array(columns[name], LIVES.field(name).type) for name in LIVES.names}, schema=LIVES)
+
+
+def _per_life(records: Sequence[LifeRecord]) -> dict[str, list[Any]]:
+    individuals = [record.task.individual for record in records]
+    return {
+        "generation": [one.generation for one in individuals],
+        "individual": [one.id for one in individuals],
+        "lineage": [one.lineage for one in individuals],
+        "life": [record.task.life for record in records],
+        "attempt": [record.task.attempt for record in records],
+        "temperature": [one.genome.hyperparameters.temperature for one in individuals],
+        "epsilon": [one.genome.hyperparameters.epsilon for one in individuals],
+        "adapter": [one.genome.adapter for one in individuals],
+    }
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, type=kind)
