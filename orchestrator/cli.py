@@ -26,7 +26,9 @@ app = typer.Typer(
 
 RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML).")]
 RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or store URL, e.g. runs/demo.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the run file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the run file.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -74,7 +76,7 @@ def run(
     place = _open_store(f"{store.rstrip('/')}/{config.name}")
     if place.exists("journal/00000000000000000000.json"):
         raise UsageError(f"{place.url}: a run is here already; `forager resume {place.url}`, or choose another name")
-    if place.list("journal/") or (path := place.local_path("")) and path.is_dir() and any(path.iterdir()):
+    if place.list(""):
         raise UsageError(f"{place.url}: not empty and not a run; choose another name or store")
     conclude(place, driver.start(place, config))
 

@@ -30,6 +30,11 @@ class FounderConfig(Config):
     """Peak learning rate of its children's training jobs."""
 
 
+def lineage_name(founder: str, repeat: int) -> str:
+    """Name of the lineage that the `repeat`-th copy of a founder starts; the original is copy 0."""
+    return founder if repeat == 0 else f"{founder}-{repeat + 1}"
+
+
 class PopulationConfig(Config):
     """Who lives."""
 
@@ -47,6 +52,12 @@ class PopulationConfig(Config):
             raise ValueError("population.founders: every founder needs a name of its own")
         if self.size < len(names):
             raise ValueError(f"population.size: got {self.size}, expected at least the {len(names)} founders")
+        lineages = {lineage_name(names[index % len(names)], index // len(names)) for index in range(self.size)}
+        if len(lineages) != self.size or max(map(len, lineages)) > 63:
+            raise ValueError(
+                f"population.founders: {self.size} individuals need repeats such as {lineage_name(names[0], 1)!r},"
+                " which are too long or taken; rename the founders"
+            )
         return self
 
 
@@ -65,7 +76,7 @@ class CustomFitnessConfig(Config):
 
     kind: Literal["custom"] = "custom"
     function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """`module:function`, given one individual's lives as an Arrow table (schema LIVES), returning one number per life."""
+    """`module:function`: one individual's lives as an Arrow table (schema LIVES) to one number per life."""
     resamples: int = Field(default=1000, ge=100, le=100_000)
     """Bootstrap resamples behind the interval of the mean."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -175,7 +186,8 @@ class RunConfig(Config):
             and self.trainer.lora.rank > self.engine.max_rank
         ):
             raise ValueError(
-                f"trainer.lora.rank: got {self.trainer.lora.rank}, expected at most engine.max_rank {self.engine.max_rank}"
+                f"trainer.lora.rank: got {self.trainer.lora.rank},"
+                f" expected at most engine.max_rank {self.engine.max_rank}"
             )
         return self
 

@@ -64,7 +64,10 @@ def bootstrap_interval(
     confidence: float,
     generator: np.random.Generator,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval (Efron 1979). `statistic` maps resampled indices [resamples, lives] to [resamples]."""
+    """Percentile bootstrap interval (Efron 1979).
+
+    statistic: maps resampled indices [resamples, lives] to [resamples].
+    """
     samples = statistic(generator.integers(0, lives, size=(resamples, lives)))
     tail = (1 - confidence) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
@@ -122,7 +125,11 @@ def load_function(path: str) -> Callable[[pa.Table], Sequence[float]]:
 
 
 def _custom(path: str, lives: pa.Table) -> Floats:
-    values = np.asarray(load_function(path)(lives), dtype=np.float64)
+    function = load_function(path)
+    try:
+        values = np.asarray(function(lives), dtype=np.float64)
+    except Exception as error:  # foreign code may raise anything; what it raised is the message
+        raise UsageError(f"fitness.function: {path!r} raised {type(error).__name__}: {error}") from error
     if values.shape != (lives.num_rows,) or not np.isfinite(values).all():
         raise UsageError(
             f"fitness.function: {path!r} returned shape {values.shape}, expected {lives.num_rows} finite numbers,"

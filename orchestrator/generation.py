@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
-from telemetry.ledger import Receipt
 
 from orchestrator.config import RunConfig
 from orchestrator.fitness import score
 from orchestrator.reproduction import reproduce
 from orchestrator.run import Run
 from orchestrator.selection import select
+from telemetry.ledger import Receipt
 from telemetry.records import FileRef, Individual, LifeKey, LifeSummary
 from trainer.job import TrainingJob, TrainingResult
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.config import PopulationConfig
+from orchestrator.config import PopulationConfig, lineage_name
 from telemetry.records import Genome, Hyperparameters, Individual
 
 
@@ -42,7 +42,7 @@ def founders(config: PopulationConfig, spread: float, rng: np.random.Generator) 
             Individual(
                 id=individual_id(0, index),
                 generation=0,
-                lineage=founder.name if repeat == 0 else f"{founder.name}-{repeat + 1}",
+                lineage=lineage_name(founder.name, repeat),
                 genome=Genome(
                     strategy=founder.strategy,
                     hyperparameters=numbers if repeat == 0 else perturb(numbers, spread, rng),

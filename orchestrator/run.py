@@ -7,9 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from telemetry.journal import Entry, Journal, Writer
-from telemetry.ledger import Ledger, Receipt
-from telemetry.store import Store
 
 from orchestrator.config import RunConfig
 from orchestrator.fitness import Fitness
@@ -32,8 +29,11 @@ from orchestrator.state import (
 )
 from orchestrator.stopwatch import Stopwatch
 from telemetry import __version__
+from telemetry.journal import Entry, Journal, Writer
+from telemetry.ledger import Ledger, Receipt
 from telemetry.records import BaseModelCard, EndReason, FileRef, Individual, LifeKey, LifeSummary, Record
 from telemetry.seeds import rng
+from telemetry.store import Store
 from trainer.job import TrainingResult
 
 Listener = Callable[[Record, RunState], None]

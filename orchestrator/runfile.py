@@ -2,26 +2,28 @@
 
 import difflib
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.config import RunConfig
+from orchestrator.config import RunConfig, semantic
 from telemetry.failures import UsageError
 
 MAX_BYTES = 1 << 20
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and aliases: the one hides mistakes, the other can explode."""
+    """Safe YAML that refuses what hides mistakes (duplicate keys, tags) or can explode (aliases)."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
             raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
+        if event.tag is not None:
+            raise yaml.constructor.ConstructorError(None, None, "tags are not allowed", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -53,21 +55,49 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return validate(document, str(path))
 
 
+def override(document: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    """The configuration of an existing run with `a.b=c` overrides of its operational keys.
+
+    Raises UsageError with the first key that would change what the run computes.
+    """
+    changed = json.loads(json.dumps(document))
+    for one in overrides:
+        _apply(changed, one)
+    before, after = validate(dict(document), "run"), validate(changed, "run")
+    difference = _first_difference(semantic(before), semantic(after))
+    if difference:
+        raise UsageError(f"--set {difference}; a resumed run may change only how work is done, not what comes out")
+    return after
+
+
+def _first_difference(before: Any, after: Any, where: str = "") -> str:
+    if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
+        found = (_first_difference(before[key], after[key], f"{where}.{key}".lstrip(".")) for key in before)
+        return next((one for one in found if one), "")
+    return "" if before == after else f"{where}: the run has {_short(before)}, got {_short(after)}"
+
+
 def parse(data: bytes, where: str) -> dict[str, Any]:
     """The YAML mapping in `data`. Raises UsageError."""
     try:
-        document = yaml.load(data.decode("utf-8"), Loader=_StrictLoader)
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{where}: not UTF-8 at byte {error.start}; save it as UTF-8 text") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: not valid YAML: {_yaml_reason(error)}") from error
+    document = _yaml(text, where)
     if not isinstance(document, dict):
         raise UsageError(f"{where}: got {type(document).__name__}, expected a mapping of run file keys")
     return document
 
 
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: not valid YAML: {_yaml_reason(error)}") from error
+
+
 def _yaml_reason(error: Exception) -> str:
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), type(error).__name__)
     mark = getattr(error, "problem_mark", None)
     return f"line {mark.line + 1}: {problem}" if mark is not None else str(problem)
 
@@ -75,8 +105,12 @@ def _yaml_reason(error: Exception) -> str:
 def validate(document: dict[str, Any], where: str) -> RunConfig:
     """The run configuration in a parsed document. Raises UsageError."""
     try:
+        text = json.dumps(document, default=str)
+    except ValueError as error:
+        raise UsageError(f"{where}: a number is too long: {error}") from error
+    try:
         # Through JSON: its strict mode takes lists for tuples but neither `yes` nor "3" for a number.
-        return RunConfig.model_validate_json(json.dumps(document, default=str), strict=True)
+        return RunConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise UsageError(f"{where}: {_explain(error)}") from error
 
@@ -91,17 +125,18 @@ def _apply(document: dict[str, Any], override: str) -> None:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise UsageError(f"--set {override}: {part!r} is not a section")
-    try:
-        node[parts[-1]] = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {override}: not valid YAML: {_yaml_reason(error)}") from error
+    node[parts[-1]] = _yaml(text, f"--set {override}")
 
 
 def _explain(error: ValidationError) -> str:
     """One line for the first mistake: dotted field, what was got, what was expected."""
     first = error.errors()[0]
-    location = [part for part in first["loc"] if part not in ("vllm", "scripted", "sft", "rmst", "custom")]
-    field = ".".join(str(part) for part in location)
+    if first["type"] == "json_invalid":
+        return "text that is not Unicode, or nested too deep; write plain text and flat sections"
+    # A tagged union adds the tag to the location, always before the last part.
+    tags = ("vllm", "scripted", "sft", "rmst", "custom")
+    location = [part for part in first["loc"][:-1] if part not in tags] + list(first["loc"][-1:])
+    field = ".".join(_short(part).strip("'\"") for part in location)
     if first["type"] == "extra_forbidden":
         return f"{field}: unknown key{_suggestion(location)}; remove it or correct its name"
     if first["type"] == "missing":
@@ -132,7 +167,7 @@ def _models_at(model: type[BaseModel], location: list[int | str]) -> list[type[B
         return [model]
     head, rest = location[0], location[1:]
     if isinstance(head, int) or head not in model.model_fields:
-        return [found for found in _models_at(model, rest)] if isinstance(head, int) else []
+        return _models_at(model, rest) if isinstance(head, int) else []
     found: list[type[BaseModel]] = []
     for inner in _config_classes(model.model_fields[head].annotation):
         found += _models_at(inner, rest)

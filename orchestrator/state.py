@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
-from telemetry.journal import Entry
 
 from orchestrator.fitness import Fitness
 from orchestrator.population import lineages
 from orchestrator.selection import Selection
 from telemetry.failures import StateError
+from telemetry.journal import Entry
 from telemetry.records import BaseModelCard, Individual, LifeKey, Record
 from trainer.job import TrainingResult
 

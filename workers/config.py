@@ -1,8 +1,9 @@
 """The workers' part of a run file: the world, the engines that answer, the actors that live."""
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from telemetry.config import Config
 
@@ -14,6 +15,15 @@ class EnvironmentConfig(Config):
     """A registered world (`forage`) or `module:Class`."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The world's own dials; each world documents and bounds them."""
+
+    @field_validator("settings")
+    @classmethod
+    def _is_plain_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError("expected plain data with finite numbers") from error
+        return value
 
 
 class VllmEngineConfig(Config):

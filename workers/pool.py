@@ -13,9 +13,8 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from telemetry.ledger import Receipt
-
 from telemetry.failures import NoProgressError, StorageError
+from telemetry.ledger import Receipt
 from telemetry.records import LifeKey, LifeSummary
 from telemetry.remote import RemoteLost
 from workers.agent import LostLife, Report
@@ -134,7 +133,7 @@ class WorkerPool:
             async with asyncio.TaskGroup() as tasks:
                 for engine in self.engines:
                     tasks.create_task(self._serve(engine, queue, work))
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001 - the first failure is the one to tell; all are cancelled by now
             raise group.exceptions[0] from None
 
     def _batches(self, groups: Sequence[Sequence[LifeTask]]) -> Iterator[list[LifeTask]]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from telemetry.config import Config
@@ -17,15 +16,15 @@ from telemetry.records import EndReason
 from telemetry.seeds import rng
 from workers.environment import Observation, Outcome
 from workers.environments import forage_land, forage_text
-from workers.environments.forage_land import DIRECTIONS, Cell, Land, distance, lay_out, move, offset, towards
+from workers.environments.forage_land import DIRECTIONS, Cell, Land, distance, lay_out, move, nearest, offset, towards
 from workers.environments.forage_text import CLEAR, FROST, RAIN, View
 
 _TURNS = {
-    CLEAR: ((CLEAR, 0.80), (RAIN, 0.10), (FROST, 0.10)),
-    RAIN: ((CLEAR, 0.25), (RAIN, 0.65), (FROST, 0.10)),
-    FROST: ((CLEAR, 0.25), (RAIN, 0.05), (FROST, 0.70)),
+    CLEAR: ((0.80, CLEAR), (0.90, RAIN), (1.0, FROST)),
+    RAIN: ((0.25, CLEAR), (0.90, RAIN), (1.0, FROST)),
+    FROST: ((0.25, CLEAR), (0.30, RAIN), (1.0, FROST)),
 }
-"""Markov chain of the weather: from each weather, the next ones and their probabilities."""
+"""Markov chain of the weather: from each weather, the next ones with their cumulative probabilities."""
 
 _GROUND = {
     forage_land.PLAIN: forage_text.PLAIN,
@@ -47,13 +46,13 @@ class ForageSettings(Config):
     """Energy at birth."""
     metabolism: int = Field(default=1, ge=1, le=100)
     """Energy that every step costs."""
-    food_energy: int = Field(default=6, ge=1, le=1000)
+    food_energy: int = Field(default=8, ge=1, le=1000)
     """Energy that one ripe bush gives."""
-    bushes: int = Field(default=10, ge=0, le=1024)
+    bushes: int = Field(default=16, ge=0, le=1024)
     """Bushes on the land; at most a quarter of its cells."""
     regrow_steps: int = Field(default=20, ge=1, le=1000)
     """Steps until an eaten bush is ripe again."""
-    sight: int = Field(default=4, ge=1, le=64)
+    sight: int = Field(default=3, ge=1, le=64)
     """Steps away that agent and wolf can see; halved (rounded up) by rain."""
     marsh_cost: int = Field(default=1, ge=0, le=100)
     """Further energy that entering a marsh costs."""
@@ -63,12 +62,10 @@ class ForageSettings(Config):
     """False keeps the sky clear."""
     predator: bool = True
     """False leaves the wolf out."""
-    predator_speed: float = Field(default=0.7, ge=0, le=1)
+    predator_speed: float = Field(default=0.6, ge=0, le=1)
     """Probability that the wolf moves in a step; an agent moves in every step that it wants to."""
     bite: int = Field(default=8, ge=1, le=1000)
     """Energy that a bite costs; the wolf then goes back to its den."""
-    predator_sight: int = Field(default=3, ge=1, le=64)
-    """Steps away that the wolf can see; halved (rounded up) by rain."""
 
     @field_validator("start_energy")
     @classmethod
@@ -91,8 +88,8 @@ class _Life:
     """Everything that changes while a life goes on, and the draws it will use."""
 
     land: Land
-    weather: list[str]
-    """One per step, and one for the end."""
+    weather_draws: list[float]
+    """One uniform draw per step."""
     wolf_draws: list[float]
     """One uniform draw per step: below the wolf's speed it moves, and the draw then also picks where it wanders."""
     energy: int
@@ -100,6 +97,7 @@ class _Life:
     wolf: Cell | None
     ripe_at: dict[Cell, int]
     """Step from which each bush is ripe."""
+    weather: str = CLEAR
     step: int = 0
     end: EndReason | None = None
 
@@ -139,6 +137,8 @@ class Forage:
                 life.wolf = life.land.den
             else:
                 cause = "predator"
+        if self._settings.weather:
+            life.weather = _next_weather(life.weather, life.weather_draws[life.step])
         life.step += 1
         if cause:
             life.end = EndReason.DIED
@@ -152,7 +152,7 @@ class Forage:
         return {
             "step": life.step,
             "energy": life.energy,
-            "weather": life.weather[life.step],
+            "weather": life.weather,
             "agent": list(life.agent),
             "wolf": list(life.wolf) if life.wolf else None,
             "bushes": [[x, y, max(0, ripe - life.step)] for (x, y), ripe in life.ripe_at.items()],
@@ -179,7 +179,7 @@ class Forage:
         elif action == "eat" and life.ripe_at.get(life.agent, life.step + 1) <= life.step:
             life.ripe_at[life.agent] = life.step + settings.regrow_steps
             life.energy = min(settings.max_energy, life.energy + settings.food_energy)
-        if action != "rest" and life.weather[life.step] == FROST:
+        if action != "rest" and life.weather == FROST:
             frost = settings.frost_cost
         for cost, cause in ((settings.metabolism, "starved"), (frost, "frozen"), (marsh, "exhausted")):
             life.energy -= cost
@@ -197,29 +197,19 @@ class Forage:
         if life.wolf != life.agent and draw < speed:
             way = offset(size, life.wolf, life.agent)
             hidden = self._ground(life.agent) == forage_land.THICKET
-            hunts = not hidden and distance(way) <= self._sight(self._settings.predator_sight)
+            hunts = not hidden and distance(way) <= self._sight()
             wanted = towards(way) if hunts else (self.actions[int(draw / speed * 4)],)
             steps = (move(size, life.wolf, word) for word in wanted)
             life.wolf = next((cell for cell in steps if self._ground(cell) != forage_land.THICKET), life.wolf)
         return life.wolf == life.agent
 
     def _observe(self) -> Observation:
-        life, size, sight = self._life, self._settings.size, self._sight(self._settings.sight)
-        wolf = offset(size, life.agent, life.wolf) if life.wolf else None
-        if wolf and distance(wolf) > sight:
-            wolf = None
-        text = forage_text.render(View(life.weather[life.step], life.energy, wolf, self._food(sight), self._here()))
+        life, size, sight = self._life, self._settings.size, self._sight()
+        wolf = nearest(size, life.agent, [life.wolf], sight) if life.wolf else None
+        ripe = [bush for bush, ripe_at in life.ripe_at.items() if ripe_at <= life.step]
+        food = nearest(size, life.agent, ripe, sight)
+        text = forage_text.render(View(life.weather, life.energy, wolf, food, self._here()))
         return Observation(text, self.actions, float(life.energy))
-
-    def _food(self, sight: int) -> Cell | None:
-        """Way to the nearest ripe bush in sight; the first of equally near ones in the land's order."""
-        life, nearest, best = self._life, None, sight + 1
-        for bush, ripe in life.ripe_at.items():
-            if ripe <= life.step and bush != life.agent:
-                way = offset(life.land.size, life.agent, bush)
-                if distance(way) < best:
-                    nearest, best = way, distance(way)
-        return nearest
 
     def _here(self) -> str:
         life = self._life
@@ -231,9 +221,10 @@ class Forage:
     def _ground(self, cell: Cell) -> str:
         return self._life.land.rows[cell[1]][cell[0]]
 
-    def _sight(self, sight: int) -> int:
-        """How far a sight reaches in the weather of this step."""
-        return (sight + 1) // 2 if self._life.weather[self._life.step] == RAIN else sight
+    def _sight(self) -> int:
+        """How far agent and wolf see in the weather of this step."""
+        sight = self._settings.sight
+        return (sight + 1) // 2 if self._life.weather == RAIN else sight
 
 
 def _born(settings: ForageSettings, seed: int) -> _Life:
@@ -241,7 +232,7 @@ def _born(settings: ForageSettings, seed: int) -> _Life:
     land = lay_out(settings.size, settings.bushes, settings.sight, draws)
     return _Life(
         land=land,
-        weather=_weather(draws, settings),
+        weather_draws=draws.random(settings.horizon).tolist(),
         wolf_draws=draws.random(settings.horizon).tolist(),
         energy=settings.start_energy,
         agent=land.start,
@@ -250,14 +241,5 @@ def _born(settings: ForageSettings, seed: int) -> _Life:
     )
 
 
-def _weather(draws: np.random.Generator, settings: ForageSettings) -> list[str]:
-    """The weather of every step and of the end, from a clear sky before the first step."""
-    days, today = [], CLEAR
-    for draw in draws.random(settings.horizon + 1).tolist():
-        for word, probability in _TURNS[today]:
-            draw -= probability
-            if draw < 0:
-                today = word
-                break
-        days.append(today if settings.weather else CLEAR)
-    return days
+def _next_weather(today: str, draw: float) -> str:
+    return next(word for up_to, word in _TURNS[today] if draw < up_to)

@@ -4,8 +4,9 @@ Law: pure functions of their arguments; the land never changes during a life. Ce
 the east and y to the south, on a square that wraps around at its edges, so there is no wall and no corner.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,29 +44,42 @@ class Land:
 
 def lay_out(size: int, bushes: int, sight: int, rng: np.random.Generator) -> Land:
     """A fresh land, `size` x `size`. At most a quarter of the cells may be bushes."""
-    rows = _terrain(size, rng)
-    cells = [(int(index) % size, int(index) // size) for index in rng.permutation(size * size)]
-    plain = [cell for cell in cells if rows[cell[1]][cell[0]] == PLAIN]
-    start, grown = plain[0], tuple(plain[1 : bushes + 1])
-    open_cells = [cell for cell in cells if rows[cell[1]][cell[0]] != THICKET and cell != start]
-    den = next((cell for cell in open_cells if distance(offset(size, start, cell)) > sight), open_cells[-1])
-    return Land(size, rows, start, grown, den)
+    ground = _ground(size, rng)
+    order: list[int] = rng.permutation(size * size).tolist()
+    plain = [index for index in order if ground[index] == PLAIN]
+    start, *grown = [_cell(size, index) for index in plain[: bushes + 1]]
+    dens = (_cell(size, index) for index in reversed(order) if ground[index] != THICKET)
+    den = next((cell for cell in dens if distance(offset(size, start, cell)) > sight), _cell(size, plain[-1]))
+    rows = tuple("".join(ground[index : index + size]) for index in range(0, size * size, size))
+    return Land(size, rows, start, tuple(grown), den)
 
 
-def _terrain(size: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Plain with patches of thicket and marsh, each the trace of a short random walk."""
-    cells = [[PLAIN] * size for _ in range(size)]
-    steps = list(DIRECTIONS.values())
-    for kind, cells_per_patch in _CELLS_PER_PATCH.items():
-        patches = size * size // cells_per_patch
-        starts = rng.integers(size, size=(patches, 2)).tolist()
-        walks = rng.integers(len(steps), size=(patches, _PATCH_WALK)).tolist()
-        for (x, y), walk in zip(starts, walks, strict=True):
-            for turn in walk:
-                if cells[y][x] == PLAIN:
-                    cells[y][x] = kind
-                x, y = (x + steps[turn][0]) % size, (y + steps[turn][1]) % size
-    return tuple("".join(row) for row in cells)
+def _ground(size: int, rng: np.random.Generator) -> list[str]:
+    """Terrain row by row: plain with patches of thicket and marsh, each the trace of a short random walk."""
+    cells = size * size
+    ground = [PLAIN] * cells
+    neighbours = _neighbours(size)
+    patches = [kind for kind, share in _CELLS_PER_PATCH.items() for _ in range(cells // share)]
+    draws = iter(rng.random(len(patches) * (_PATCH_WALK + 1)).tolist())
+    for kind in patches:
+        index = int(next(draws) * cells)
+        for _ in range(_PATCH_WALK):
+            if ground[index] == PLAIN:
+                ground[index] = kind
+            index = neighbours[index][int(next(draws) * 4)]
+    return ground
+
+
+@lru_cache(maxsize=8)
+def _neighbours(size: int) -> list[list[int]]:
+    """For every cell, counted row by row, the cells next to it in the order of DIRECTIONS."""
+    steps = DIRECTIONS.values()
+    cells = [_cell(size, index) for index in range(size * size)]
+    return [[(y + dy) % size * size + (x + dx) % size for dx, dy in steps] for x, y in cells]
+
+
+def _cell(size: int, index: int) -> Cell:
+    return index % size, index // size
 
 
 def move(size: int, cell: Cell, direction: str) -> Cell:
@@ -85,6 +99,17 @@ def distance(way: Cell) -> int:
     return abs(way[0]) + abs(way[1])
 
 
+def nearest(size: int, origin: Cell, cells: Iterable[Cell], reach: int) -> Cell | None:
+    """Way to the nearest of the cells within reach, the origin itself left out; the first one on a tie."""
+    half, found, best = size // 2, None, reach + 1
+    for x, y in cells:  # offset() and distance() written out: most of a step's time would go into calling them
+        dx, dy = (x - origin[0] + half) % size - half, (y - origin[1] + half) % size - half
+        if 0 < abs(dx) + abs(dy) < best:
+            found, best = (dx, dy), abs(dx) + abs(dy)
+    return found
+
+
+@lru_cache(maxsize=8192)
 def towards(way: Cell) -> tuple[str, ...]:
     """Move words that shorten a way, the longer axis first (east or west on a tie); empty for a way of no length."""
     across = "east" if way[0] > 0 else "west" if way[0] < 0 else ""

@@ -4,6 +4,7 @@ Law: `parse(render(view)) == view` for every view, and the heuristic knows nothi
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from workers.environments.forage_land import DIRECTIONS, Cell, distance, towards
@@ -57,6 +58,7 @@ def parse(text: str) -> View:
     )
 
 
+@lru_cache(maxsize=8192)
 def _way_text(way: Cell | None) -> str:
     if way is None:
         return _NOTHING
@@ -75,28 +77,21 @@ def _way(text: str) -> Cell | None:
 
 
 def sensible_action(view: View) -> str:
-    """Flee or hide from a near wolf, eat, walk to food, sit out frost, else explore on a diagonal."""
-    shunned = towards(view.wolf) if view.wolf and distance(view.wolf) <= _WARY_DISTANCE else ()
-    if view.wolf and distance(view.wolf) == 1 and view.here != THICKET:
-        return _flee(view, shunned)
+    """Eat what is here, else walk to food but never towards a near wolf, else hide, sit out frost or explore."""
+    near_wolf = view.wolf is not None and distance(view.wolf) <= _WARY_DISTANCE
+    shunned = towards(view.wolf) if view.wolf and near_wolf else ()
+    wanted = [word for word in towards(view.food) if word not in shunned] if view.food else []
     if view.here == BERRIES and view.energy < _SATED:
         return "eat"
-    wanted = towards(view.food) if view.food else ()
-    for word in wanted:
-        if word not in shunned:
-            return word
-    if view.here == THICKET and shunned:
+    if wanted:
+        return wanted[0]
+    if near_wolf and view.here == THICKET:
         return "rest"
-    if view.weather == FROST and not wanted:
+    if view.weather == FROST and not near_wolf and not view.food:
         return "rest"
     return next(word for word in _exploring(view.energy) if word not in shunned)
 
 
-def _flee(view: View, shunned: tuple[str, ...]) -> str:
-    wanted = towards(view.food) if view.food else ()
-    away = [word for word in (*wanted, *_exploring(view.energy)) if word not in shunned]
-    return away[0]
-
-
 def _exploring(energy: int) -> tuple[str, ...]:
+    """Two directions that alternate as energy counts down: a diagonal sweeps the land in few steps."""
     return ("north", "east", "south", "west") if energy % 2 else ("east", "north", "west", "south")

@@ -1,0 +1,36 @@
+"""After the loop: the summary on the console, the report in the store, single evaluations."""
+
+from typing import Any
+
+from orchestrator.driver import worker_rooms
+from orchestrator.evaluation import find, model_rows, reference_row
+from orchestrator.rooms import find_model
+from orchestrator.run import config_of
+from orchestrator.state import RunState
+from orchestrator.summary import print_summary, report_data, summarize
+from telemetry.report.page import render
+from telemetry.store import Store
+
+REPORT = "report.html"
+
+
+def conclude(store: Store, state: RunState) -> None:
+    """Writes the report of a run and prints its summary."""
+    summary = summarize(state, config_of(state))
+    store.put(REPORT, render(report_data(summary)).encode())
+    print_summary(summary, f"{store.local_path(REPORT) or f'{store.url}/{REPORT}'}")
+
+
+def evaluate_one(store: Store, state: RunState, who: str, lives: int) -> dict[str, Any]:
+    """Survival of one player on the held-out worlds, as the JSON of an EvaluationRow.
+
+    Raises UsageError for a player the run does not know.
+    """
+    config = config_of(state)
+    if who in ("random", "heuristic"):
+        row = reference_row(who, config.environment, lives)  # type: ignore[arg-type]
+    else:
+        individual = find(state, who)
+        with worker_rooms(store, config, find_model(config)) as room:
+            [row] = model_rows(room, [(who, individual)], lives)
+    return row.model_dump(mode="json")

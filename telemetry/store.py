@@ -1,0 +1,33 @@
+"""One URL to a place that keeps bytes: a local directory, or a bucket behind s3://, gs:// or az://.
+
+Object stores take credentials, region and endpoint from the usual environment variables (`AWS_ACCESS_KEY_ID`,
+`AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`, ...); none of them is ever written down.
+"""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from telemetry.failures import UsageError
+from telemetry.local_store import LocalStore
+from telemetry.object_store import ObjectStore
+from telemetry.store_base import Store
+
+__all__ = ["Store", "open_store"]
+
+SCHEMES = ("s3", "gs", "az")
+
+
+def open_store(url: str | Path, create: bool = True) -> Store:
+    """Store of a directory or an s3://, gs://, az:// URL. Raises UsageError for anything else.
+
+    With `create` a missing directory is made (0700); without, it is a UsageError.
+    """
+    text = str(url)
+    if "://" not in text:
+        return LocalStore(Path(text), create)
+    parts = urlsplit(text)
+    if parts.scheme not in SCHEMES:
+        raise UsageError(f"store: got {parts.scheme}://, expected a directory or one of {', '.join(SCHEMES)}")
+    if parts.username or parts.query or parts.fragment or not parts.netloc:
+        raise UsageError(f"store: expected {parts.scheme}://bucket/prefix; credentials belong into the environment")
+    return ObjectStore(text.rstrip("/"))

@@ -1,0 +1,296 @@
+"""One contract, every store: a local directory and a bucket on a real S3 server."""
+
+import hashlib
+import os
+import socketserver
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from telemetry import local_store, object_store
+from telemetry.failures import StateError, StorageError, UsageError
+from telemetry.store import Store, open_store
+from telemetry.store_base import check_key
+
+
+@pytest.fixture
+def store(store_url: str) -> Store:
+    return open_store(store_url)
+
+
+def test_first_creator_wins(store: Store) -> None:
+    assert store.put_if_absent("a/b", b"one")
+    assert not store.put_if_absent("a/b", b"two")
+    assert not store.put_if_absent("a/b", b"one")
+    assert store.get("a/b") == b"one"
+
+
+def test_sixteen_racing_creators_have_exactly_one_winner(store: Store) -> None:
+    for round_ in range(5):
+        barrier = threading.Barrier(16)
+
+        def create(writer: int, key: str = f"race/{round_}", barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait()
+            return store.put_if_absent(key, f"writer {writer}".encode())
+
+        with ThreadPoolExecutor(16) as pool:
+            won = list(pool.map(create, range(16)))
+        assert sum(won) == 1
+        assert store.get(f"race/{round_}") == f"writer {won.index(True)}".encode()
+
+
+def test_put_replaces_and_delete_is_idempotent(store: Store) -> None:
+    store.put("cache", b"old")
+    store.put("cache", b"new")
+    assert store.get("cache") == b"new"
+    store.delete("cache")
+    store.delete("cache")
+    assert not store.exists("cache")
+    with pytest.raises(KeyError):
+        store.get("cache")
+    with pytest.raises(KeyError):
+        store.size_and_sha256("cache")
+
+
+def test_listing_shows_every_write_at_once_and_only_below_the_prefix(store: Store) -> None:
+    keys = [f"journal/{seq:020d}.json" for seq in range(30)]
+    for key in keys:
+        store.put_if_absent(key, b"{}")
+        assert key in store.list("journal")
+    store.put("journal-notes", b"")
+    assert store.list("journal") == keys
+    assert store.list("") == sorted([*keys, "journal-notes"])
+    assert store.list("nothing") == []
+
+
+def test_size_and_sha256_of_a_large_object(store: Store) -> None:
+    data = os.urandom(12 << 20)
+    store.put("large", data)
+    assert store.put_if_absent("large-too", data)
+    expected = (len(data), hashlib.sha256(data).hexdigest())
+    assert store.size_and_sha256("large") == store.size_and_sha256("large-too") == expected
+
+
+def test_empty_objects_are_objects(store: Store) -> None:
+    assert store.put_if_absent("empty", b"")
+    assert store.exists("empty")
+    assert store.get("empty") == b""
+
+
+BAD_KEYS = ["", "/", "/etc/passwd", "../x", "a/../b", "a//b", "a/", ".", "a/./b", ".hidden", "a\n", "a b", "-rf", "ａ"]
+BAD_KEYS += ["a\\b", "a\x00", "a" * 300, "/".join(["a" * 100] * 11)]
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_bad_keys_are_refused_by_every_method(store: Store, key: str) -> None:
+    calls = [store.get, store.exists, store.delete, store.size_and_sha256, store.delta]
+    for call in (*calls, lambda key: store.put(key, b""), lambda key: store.put_if_absent(key, b"")):
+        with pytest.raises(StateError):
+            call(key)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=40))
+def test_no_accepted_key_leaves_the_root(key: str) -> None:
+    try:
+        check_key(key)
+    except StateError:
+        return
+    assert os.path.normpath(f"/root/{key}") == f"/root/{key}"
+    assert key.isascii()
+
+
+def test_probe_accepts_and_leaves_nothing(store: Store) -> None:
+    store.probe()
+    assert store.list("") == []
+
+
+def test_probe_refuses_a_store_where_two_creators_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path)
+    monkeypatch.setattr(store, "put_if_absent", lambda key, data: store.put(key, data) or True)
+    with pytest.raises(StorageError, match="two writers"):
+        store.probe()
+
+
+def test_fsync_of_what_a_library_wrote(store: Store, store_url: str) -> None:
+    if store.local_path("x") is not None:
+        (Path(store_url) / "table" / "log").mkdir(parents=True)
+        (Path(store_url) / "table" / "log" / "0.json").write_text("{}")
+    store.fsync(["table/log/0.json"])
+    if store.local_path("x") is not None:
+        with pytest.raises(StorageError, match=r"1\.json"):
+            store.fsync(["table/log/1.json"])
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "s3://", "s3://key:secret@bucket/x", "s3://bucket?x=1", "a%20b", "a\nb"])
+def test_urls_that_are_no_store(url: str) -> None:
+    with pytest.raises(UsageError) as error:
+        open_store(url)
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_without_create_a_missing_directory_is_refused_and_stays_missing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        open_store(tmp_path / "typo", create=False)
+    assert not (tmp_path / "typo").exists()
+
+
+def test_local_files_are_private(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "run")
+    store.put("a/b/c", b"x")
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run").rglob("*")]
+    assert modes == [0o700, 0o700, 0o600]
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/hostname", path)])
+def test_local_pipes_folders_and_links_are_not_objects(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    store = open_store(tmp_path)
+    make(tmp_path / "key")
+    with pytest.raises(StateError, match="key"):
+        store.get("key")
+
+
+def test_local_symlinked_folder_does_not_lead_out(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "run")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "run" / "folder").symlink_to(tmp_path / "outside")
+    with pytest.raises(StateError, match="symbolic link"):
+        store.put("folder/key", b"x")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_local_root_removed_under_the_user_is_not_made_anew(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "run")
+    (tmp_path / "run").rmdir()
+    with pytest.raises(StorageError, match="No such file"):
+        store.put_if_absent("a/b", b"x")
+    assert not (tmp_path / "run").exists()
+
+
+def test_local_write_beyond_the_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    store = open_store(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"key: File too large; \d+ bytes free") as error:
+            store.put_if_absent("key", b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+    assert store.put_if_absent("key", b"x" * 2000)
+
+
+def test_local_failed_fsync_is_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path)
+    calls = []
+
+    def fail(descriptor: int) -> None:
+        calls.append(descriptor)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(local_store.os, "fsync", fail)
+    with pytest.raises(StorageError, match="Input/output error"):
+        store.put_if_absent("key", b"x")
+    assert len(calls) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+class Amnesia(BaseHTTPRequestHandler):
+    """An S3 server of one object, whose answers to creations get lost on a schedule.
+
+    `answers` holds, for each creation in turn, whether it takes effect and the status that is then told.
+    """
+
+    answers: list[tuple[bool, int]]
+    objects: dict[str, bytes]
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        effect, status = self.answers.pop(0) if self.answers else (True, 200)
+        if self.path in self.objects:
+            effect, status = False, 412
+        if effect:
+            self.objects[self.path] = data
+        self.answer(status, b"")
+
+    def do_GET(self) -> None:
+        there = self.objects.get(self.path)
+        self.answer(404 if there is None else 200, there or b"")
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"0"')
+        self.send_header("Last-Modified", "Sat, 21 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Amnesia]]:
+    handler = type("Handler", (Amnesia,), {"answers": [], "objects": {}})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        monkeypatch.setattr(object_store.time, "sleep", lambda seconds: None)
+        yield handler
+        server.shutdown()
+
+
+def test_lost_answer_to_a_creation_that_took_effect_counts_as_created(forgetful: type[Amnesia]) -> None:
+    forgetful.answers[:] = [(True, 500)]
+    assert open_store("s3://bucket/run").put_if_absent("key", b"mine, nonce 1")
+    assert list(forgetful.objects.values()) == [b"mine, nonce 1"]
+
+
+def test_failed_creation_is_tried_again(forgetful: type[Amnesia]) -> None:
+    forgetful.answers[:] = [(False, 503), (False, 409), (True, 500)]
+    assert open_store("s3://bucket/run").put_if_absent("key", b"mine, nonce 1")
+    assert forgetful.answers == []
+
+
+def test_lost_answer_while_another_writer_won_counts_as_existing(forgetful: type[Amnesia]) -> None:
+    forgetful.answers[:] = [(False, 500)]
+    forgetful.objects["/bucket/run/key"] = b"theirs, nonce 2"
+    assert not open_store("s3://bucket/run").put_if_absent("key", b"mine, nonce 1")
+
+
+def test_a_store_that_stays_broken_is_given_up(forgetful: type[Amnesia]) -> None:
+    forgetful.answers[:] = [(False, 500)] * 100
+    with pytest.raises(StorageError, match="gave up after 6 tries") as error:
+        open_store("s3://bucket/run").put_if_absent("key", b"mine")
+    assert "\n" not in str(error.value)
+    assert len(forgetful.answers) == 94
+
+
+@pytest.mark.s3
+def test_wrong_secret_is_a_storage_error_without_the_secret(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "FORAGERCANARY")
+    for call in (lambda s: s.get("x"), lambda s: s.put("x", b""), lambda s: s.put_if_absent("x", b"")):
+        with pytest.raises(StorageError) as error:
+            call(open_store(f"{s3_server}/x"))
+        assert "FORAGERCANARY" not in str(error.value)
+
+
+@pytest.mark.s3
+def test_missing_bucket_is_not_an_empty_store(s3_server: str) -> None:
+    with pytest.raises(StorageError, match="bucket does not exist"):
+        open_store("s3://no-such-bucket/run").get("journal/0")
