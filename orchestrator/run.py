@@ -29,7 +29,7 @@ from orchestrator.state import (
 )
 from orchestrator.stopwatch import Stopwatch
 from telemetry import __version__
-from telemetry.journal import Entry, Journal, Writer
+from telemetry.journal import Journal, Writer
 from telemetry.ledger import Ledger, Receipt
 from telemetry.records import BaseModelCard, EndReason, FileRef, Individual, LifeKey, LifeSummary, Record
 from telemetry.seeds import rng
@@ -153,17 +153,15 @@ def create(store: Store, config: RunConfig, card: BaseModelCard) -> Run:
     )
     journal = Journal(store)
     journal.create(genesis.model_dump(mode="json"))
-    return _take_over(store, journal, journal.read(), config)
+    return _take_over(store, journal, config)
 
 
 def reopen(store: Store, config: RunConfig) -> Run:
     """Takes over an existing run with (the operational parts of) `config`."""
-    journal = Journal(store)
-    return _take_over(store, journal, journal.read(), config)
+    return _take_over(store, Journal(store), config)
 
 
-def _take_over(store: Store, journal: Journal, entries: list[Entry], config: RunConfig) -> Run:
-    state = fold(entries)
+def _take_over(store: Store, journal: Journal, config: RunConfig) -> Run:
     opened = EpochOpened(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -171,8 +169,7 @@ def _take_over(store: Store, journal: Journal, entries: list[Entry], config: Run
         version=__version__,
     )
     writer = journal.open_epoch(opened.model_dump(mode="json"))
-    apply(state, writer.opening)
-    return Run(store, writer, state, config)
+    return Run(store, writer, fold(writer.history), config)
 
 
 def champion(state: RunState) -> Individual:

@@ -19,11 +19,10 @@ class _StrictLoader(yaml.SafeLoader):
     """Safe YAML that refuses what hides mistakes (duplicate keys, tags) or can explode (aliases)."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
-        if event.tag is not None:
-            raise yaml.constructor.ConstructorError(None, None, "tags are not allowed", event.start_mark)
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML ships no types for its events
+        refused = "aliases" if isinstance(event, yaml.AliasEvent) else "tags" if event.tag is not None else ""
+        if refused:
+            raise yaml.constructor.ConstructorError(None, None, f"{refused} are not allowed", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -130,7 +129,8 @@ def _apply(document: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     """One line for the first mistake: dotted field, what was got, what was expected."""
-    first = error.errors()[0]
+    # A misspelt key is also a missing one; the misspelling is the better news.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":
         return "text that is not Unicode, or nested too deep; write plain text and flat sections"
     # A tagged union adds the tag to the location, always before the last part.

@@ -4,7 +4,8 @@ Each journal kind has one closed body type here. `fold` refuses what it does not
 another version is refused instead of half-read.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,14 +183,14 @@ def body(entry: Entry) -> Record:
     model = BODIES.get(entry.kind)
     if model is None:
         raise StateError(f"journal entry {entry.seq}: unknown kind {entry.kind!r}; a newer version wrote this run")
-    format_written = entry.body.get("format", FORMAT) if isinstance(entry.body, Mapping) else FORMAT
+    format_written = entry.body.get("format", FORMAT)
     if entry.kind == "run" and format_written != FORMAT:
         raise StateError(
             f"journal entry 0: format {format_written} (written by {entry.body.get('version')}), this version reads"
             f" format {FORMAT}; use the version that wrote the run"
         )
     try:
-        return model.model_validate_json(entry.body_json(), strict=True)
+        return model.model_validate_json(json.dumps(entry.body), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -32,6 +32,7 @@ NOTHING = "0" * 64
 ENTRY_KEY = re.compile(r"journal/\d{20}\.json")
 OPEN_TRIES = 100
 WINDOW = 64
+PIECE = 1 << 16
 
 
 class Entry(Record):
@@ -122,10 +123,10 @@ class Journal:
             for data in _read_objects(self.store, seq) if folder is None else _read_files(str(folder), seq):
                 yield data
                 seq += 1
-            later = [key for key in self.store.list("journal") if ENTRY_KEY.fullmatch(key) and key > key_of(seq)]
+            newest = next(filter(ENTRY_KEY.fullmatch, reversed(self.store.list("journal"))), "")
             if not self.store.exists(key_of(seq)):
-                if later:
-                    raise StateError(f"{key_of(seq)}: missing, but {later[-1]} exists; restore it from a copy")
+                if newest > key_of(seq):
+                    raise StateError(f"{key_of(seq)}: missing, but {newest} exists; restore it from a copy")
                 return
 
 
@@ -189,12 +190,12 @@ def encode(
         "writer": writer,
     }
     payload = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()[:-1]
-    return payload + _seal(payload)
+    return payload + seal(payload)
 
 
 def decode(data: bytes, seq: int) -> Entry:
     """The entry in these bytes. Raises StateError unless they are whole, of this format, and say they are `seq`."""
-    if data[-77:] != _seal(data[:-77]):
+    if data[-77:] != seal(data[:-77]):
         raise StateError(f"{key_of(seq)}: damaged (its checksum does not match); restore it from a copy")
     try:
         entry = Entry.model_validate_json(data)
@@ -211,19 +212,20 @@ def decode(data: bytes, seq: int) -> Entry:
 
 def check_link(head: Entry | None, entry: Entry) -> None:
     """Raise StateError unless `entry` follows `head` in one chain under the rules of epochs."""
-    name = key_of(entry.seq)
+    problem = ""
     if head is None:
         if (entry.kind, entry.epoch, entry.previous_sha256) != (GENESIS, 0, NOTHING):
-            raise StateError(f"{name}: got kind {entry.kind!r}, expected the entry that founds a run")
-        return
-    if entry.previous_sha256 != head.sha256:
-        raise StateError(f"{name}: does not follow {key_of(head.seq)} (hash chain broken); it belongs to another run")
-    if entry.kind == GENESIS:
-        raise StateError(f"{name}: founds a run a second time")
-    if entry.epoch != head.epoch + (entry.kind == EPOCH):
-        raise StateError(f"{name}: got epoch {entry.epoch} after {head.epoch} in an entry of kind {entry.kind!r}")
-    if (entry.writer == head.writer) != (entry.epoch == head.epoch):
-        raise StateError(f"{name}: got writer {entry.writer}, which is not the writer of epoch {entry.epoch}")
+            problem = f"got kind {entry.kind!r}, expected the entry that founds a run"
+    elif entry.previous_sha256 != head.sha256:
+        problem = f"does not follow {key_of(head.seq)} (hash chain broken); it belongs to another run"
+    elif entry.kind == GENESIS:
+        problem = "founds a run a second time"
+    elif entry.epoch != head.epoch + (entry.kind == EPOCH):
+        problem = f"got epoch {entry.epoch} after {head.epoch} in an entry of kind {entry.kind!r}"
+    elif (entry.writer == head.writer) != (entry.epoch == head.epoch):
+        problem = f"got writer {entry.writer}, which is not the writer of epoch {entry.epoch}"
+    if problem:
+        raise StateError(f"{key_of(entry.seq)}: {problem}")
 
 
 def identify(entries: Sequence[Entry]) -> str:
@@ -233,7 +235,8 @@ def identify(entries: Sequence[Entry]) -> str:
     return f"epoch {opened.epoch}, host {host}, pid {pid}"
 
 
-def _seal(payload: bytes) -> bytes:
+def seal(payload: bytes) -> bytes:
+    """The last member of an entry: the checksum of all bytes before it."""
     return b',"sha256":"' + sha256(payload).hexdigest().encode() + b'"}'
 
 
@@ -242,16 +245,26 @@ def _read_files(folder: str, seq: int) -> Iterator[bytes]:
     while True:
         path = f"{folder}/{seq:020d}.json"
         try:
-            # O_NONBLOCK: a pipe planted here must not hang; it reads as empty, which is damage.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with open(descriptor, "rb", buffering=0) as file:
-                data = file.readall()
+            data = _read_file(path)
         except FileNotFoundError:
             return
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}") from error
         yield data
         seq += 1
+
+
+def _read_file(path: str) -> bytes:
+    # O_NONBLOCK: a pipe planted here must not hang; it reads as empty, which is damage.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        data = piece = os.read(descriptor, PIECE)
+        while len(piece) == PIECE:
+            piece = os.read(descriptor, PIECE)
+            data += piece
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def _read_objects(store: Store, seq: int) -> Iterator[bytes]:

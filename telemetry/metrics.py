@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from time import monotonic, time
-from typing import Any, Literal
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
@@ -86,7 +86,7 @@ class Metrics:
 
     def __init__(self, run: str) -> None:
         # A `_created` time would tell Prometheus that a counter which goes on after a resume began at zero again.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.ready = False
         self._run = run
@@ -97,8 +97,16 @@ class Metrics:
         self._decisions = Rate()
         self._in_flight = (float("-inf"), 0, 0.0)
         self._restarts = 0
-        self._gauges = {one.name: Gauge(*_arguments(one), registry=self.registry) for one in _of_kind("gauge")}
-        self._counters = {one.name: Counter(*_arguments(one), registry=self.registry) for one in _of_kind("counter")}
+        self._gauges = {
+            one.name: Gauge(one.name, one.help, one.labels, registry=self.registry)
+            for one in TABLE
+            if one.kind == "gauge"
+        }
+        self._counters = {
+            one.name: Counter(one.name, one.help, one.labels, registry=self.registry)
+            for one in TABLE
+            if one.kind == "counter"
+        }
         for statistic in ("best", "mean", "median", "worst"):
             self._gauges[f"forager_fitness_{statistic}"].set(float("nan"))
         self._gauges["forager_lives_in_flight"].set_function(lambda: self._under_way()[0])
@@ -181,14 +189,6 @@ class Metrics:
             if cause:
                 self._causes.add(cause)
         return cause
-
-
-def _of_kind(kind: str) -> list[Declared]:
-    return [one for one in TABLE if one.kind == kind]
-
-
-def _arguments(one: Declared) -> tuple[Any, ...]:
-    return one.name, one.help, one.labels
 
 
 def _label(text: str) -> str:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from telemetry.failures import StorageError
+from telemetry.store import open_store
+
 BUCKET = "forager"
 GRPC_OFFSET = 10_000
 
@@ -37,7 +40,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=subprocess.STDOUT,
         )
         try:
-            wait_until_listening(server, ports["s3"], folder / "weed.log")
+            wait_until_ready(server, f"s3://{BUCKET}/ready", folder / "weed.log")
             yield f"s3://{BUCKET}"
         finally:
             stop(server)
@@ -68,12 +71,16 @@ def is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def wait_until_listening(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def wait_until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    """Returns once the bucket takes conditional writes; the server listens before its bucket exists."""
     deadline = time.monotonic() + 60
-    while is_free(port):
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}")
-        time.sleep(0.1)
+    while True:
+        try:
+            return open_store(url).probe()
+        except StorageError as error:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}") from error
+            time.sleep(0.1)
 
 
 def stop(server: "subprocess.Popen[bytes]") -> None:

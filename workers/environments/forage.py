@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import Field, ValidationInfo, field_validator
-
-from telemetry.config import Config
 from telemetry.records import EndReason
 from telemetry.seeds import rng
 from workers.environment import Observation, Outcome
 from workers.environments import forage_land, forage_text
 from workers.environments.forage_land import DIRECTIONS, Cell, Land, distance, lay_out, move, nearest, offset, towards
+from workers.environments.forage_settings import ForageSettings
 from workers.environments.forage_text import CLEAR, FROST, RAIN, View
 
 _TURNS = {
@@ -31,56 +29,6 @@ _GROUND = {
     forage_land.THICKET: forage_text.THICKET,
     forage_land.MARSH: forage_text.MARSH,
 }
-
-
-class ForageSettings(Config):
-    """Dials of the foraging world. Energy is counted in whole units."""
-
-    size: int = Field(default=10, ge=5, le=64)
-    """Cells along each side of the land."""
-    horizon: int = Field(default=60, ge=1, le=1000)
-    """Steps after which a life that still goes on has survived."""
-    max_energy: int = Field(default=20, ge=1, le=1000)
-    """Energy that a body can hold; food beyond it is wasted."""
-    start_energy: int = Field(default=10, ge=1, le=1000)
-    """Energy at birth."""
-    metabolism: int = Field(default=1, ge=1, le=100)
-    """Energy that every step costs."""
-    food_energy: int = Field(default=8, ge=1, le=1000)
-    """Energy that one ripe bush gives."""
-    bushes: int = Field(default=16, ge=0, le=1024)
-    """Bushes on the land; at most a quarter of its cells."""
-    regrow_steps: int = Field(default=20, ge=1, le=1000)
-    """Steps until an eaten bush is ripe again."""
-    sight: int = Field(default=3, ge=1, le=64)
-    """Steps away that agent and wolf can see; halved (rounded up) by rain."""
-    marsh_cost: int = Field(default=1, ge=0, le=100)
-    """Further energy that entering a marsh costs."""
-    frost_cost: int = Field(default=1, ge=0, le=100)
-    """Further energy that a step in frost costs, unless the agent rests."""
-    weather: bool = True
-    """False keeps the sky clear."""
-    predator: bool = True
-    """False leaves the wolf out."""
-    predator_speed: float = Field(default=0.6, ge=0, le=1)
-    """Probability that the wolf moves in a step; an agent moves in every step that it wants to."""
-    bite: int = Field(default=8, ge=1, le=1000)
-    """Energy that a bite costs; the wolf then goes back to its den."""
-
-    @field_validator("start_energy")
-    @classmethod
-    def _fits_the_body(cls, value: int, info: ValidationInfo) -> int:
-        if value > info.data.get("max_energy", value):
-            raise ValueError(f"start_energy must be at most max_energy ({info.data['max_energy']})")
-        return value
-
-    @field_validator("bushes")
-    @classmethod
-    def _fit_the_land(cls, value: int, info: ValidationInfo) -> int:
-        room = info.data.get("size", 64) ** 2 // 4
-        if value > room:
-            raise ValueError(f"bushes must be at most a quarter of the cells ({room})")
-        return value
 
 
 @dataclass(slots=True)
@@ -130,13 +78,7 @@ class Forage:
             raise ValueError(f"{action!r} is not one of {', '.join(self.actions)}")
         if life.end is not None:
             raise RuntimeError("the life has ended; reset() begins the next one")
-        cause = self._act(action)
-        if not cause and self._wolf_catches():
-            life.energy = max(0, life.energy - self._settings.bite)
-            if life.energy:
-                life.wolf = life.land.den
-            else:
-                cause = "predator"
+        cause = self._act(action) or self._meet_the_wolf()
         if self._settings.weather:
             life.weather = _next_weather(life.weather, life.weather_draws[life.step])
         life.step += 1
@@ -188,24 +130,35 @@ class Forage:
                 return cause
         return ""
 
-    def _wolf_catches(self) -> bool:
-        """Moves the wolf: towards an agent that it sees, else at random; never into a thicket."""
-        life, size = self._life, self._settings.size
+    def _meet_the_wolf(self) -> str:
+        """Moves the wolf; it bites an agent on its cell and goes back to its den. Returns the cause of death, if any."""
+        life = self._life
         if life.wolf is None:
-            return False
+            return ""
         draw, speed = life.wolf_draws[life.step], self._settings.predator_speed
         if life.wolf != life.agent and draw < speed:
-            way = offset(size, life.wolf, life.agent)
-            hidden = self._ground(life.agent) == forage_land.THICKET
-            hunts = not hidden and distance(way) <= self._sight()
-            wanted = towards(way) if hunts else (self.actions[int(draw / speed * 4)],)
-            steps = (move(size, life.wolf, word) for word in wanted)
-            life.wolf = next((cell for cell in steps if self._ground(cell) != forage_land.THICKET), life.wolf)
-        return life.wolf == life.agent
+            life.wolf = self._wolf_moves(life.wolf, wander=self.actions[int(draw / speed * 4)])
+        if life.wolf != life.agent:
+            return ""
+        life.energy = max(0, life.energy - self._settings.bite)
+        if not life.energy:
+            return "predator"
+        life.wolf = life.land.den
+        return ""
+
+    def _wolf_moves(self, wolf: Cell, wander: str) -> Cell:
+        """One step towards an agent that it sees, else wherever it wanders; never into a thicket."""
+        life, size = self._life, self._settings.size
+        way = offset(size, wolf, life.agent)
+        hunts = distance(way) <= self._sight() and self._ground(life.agent) != forage_land.THICKET
+        steps = (move(size, wolf, word) for word in (towards(way) if hunts else (wander,)))
+        return next((cell for cell in steps if self._ground(cell) != forage_land.THICKET), wolf)
 
     def _observe(self) -> Observation:
         life, size, sight = self._life, self._settings.size, self._sight()
-        wolf = nearest(size, life.agent, [life.wolf], sight) if life.wolf else None
+        wolf = offset(size, life.agent, life.wolf) if life.wolf else None
+        if wolf and distance(wolf) > sight:
+            wolf = None
         ripe = [bush for bush, ripe_at in life.ripe_at.items() if ripe_at <= life.step]
         food = nearest(size, life.agent, ripe, sight)
         text = forage_text.render(View(life.weather, life.energy, wolf, food, self._here()))

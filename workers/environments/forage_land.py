@@ -19,7 +19,7 @@ DIRECTIONS: dict[str, Cell] = {"north": (0, -1), "south": (0, 1), "east": (1, 0)
 PLAIN, THICKET, MARSH = ".", "^", "~"
 """Terrain as one character per cell."""
 
-RIPE_BUSH, BARE_BUSH, WOLF, AGENT, AGENT_CAUGHT = "o", ",", "W", "@", "X"
+RIPE_BUSH, BARE_BUSH, WOLF, AGENT, AGENT_AND_WOLF = "o", ",", "W", "@", "X"
 """What `draw` puts on top of the terrain."""
 
 _PATCH_WALK = 6
@@ -121,7 +121,7 @@ def towards(way: Cell) -> tuple[str, ...]:
 def draw(state: Mapping[str, Any]) -> str:
     """ASCII map of a recorded state: one line of numbers, then one line per row of the land.
 
-    `.` plain, `^` thicket, `~` marsh, `o` ripe bush, `,` bare bush, `W` wolf, `@` agent, `X` agent caught by the wolf.
+    `.` plain, `^` thicket, `~` marsh, `o` ripe bush, `,` bare bush, `W` wolf, `@` agent, `X` both on one cell.
     """
     cells = [list(row) for row in state["terrain"]]
     for x, y, wait in state["bushes"]:
@@ -130,6 +130,6 @@ def draw(state: Mapping[str, Any]) -> str:
         x, y = state["wolf"]
         cells[y][x] = WOLF
     x, y = state["agent"]
-    cells[y][x] = AGENT_CAUGHT if cells[y][x] == WOLF else AGENT
+    cells[y][x] = AGENT_AND_WOLF if cells[y][x] == WOLF else AGENT
     title = f"step {state['step']}  energy {state['energy']}  {state['weather']}"
     return "\n".join([title, *("".join(row) for row in cells)])

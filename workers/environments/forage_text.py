@@ -18,9 +18,11 @@ _TEXT = re.compile(
     r"Weather: (?P<weather>\w+)\. Energy (?P<energy>\d+)\. Wolf: (?P<wolf>[\w ]+)\. "
     r"Food: (?P<food>[\w ]+)\. Here: (?P<here>[\w ]+)\."
 )
-_NOTHING = "none"
+_NOTHING, _SAME_CELL = "none", "here"
 _WARY_DISTANCE = 2
+"""A wolf two steps away cannot bite before the agent has moved once more, unless the agent walks towards it."""
 _SATED = 15
+"""Energy from which berries are better left on the bush: most of a meal would be wasted."""
 
 
 class View(NamedTuple):
@@ -62,15 +64,16 @@ def parse(text: str) -> View:
 def _way_text(way: Cell | None) -> str:
     if way is None:
         return _NOTHING
-    return " ".join(f"{word} {abs(way[0] if word in ('east', 'west') else way[1])}" for word in towards(way)) or "here"
+    cells = {"east": way[0], "west": -way[0], "south": way[1], "north": -way[1]}
+    return " ".join(f"{word} {cells[word]}" for word in towards(way)) or _SAME_CELL
 
 
 def _way(text: str) -> Cell | None:
     if text == _NOTHING:
         return None
     x = y = 0
-    words = text.split()
-    for word, cells in zip(words[::2], words[1::2], strict=False):
+    words = [] if text == _SAME_CELL else text.split()
+    for word, cells in zip(words[::2], words[1::2], strict=True):
         x += DIRECTIONS[word][0] * int(cells)
         y += DIRECTIONS[word][1] * int(cells)
     return x, y

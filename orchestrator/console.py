@@ -1,0 +1,162 @@
+"""Text for people: tables of what a run has come to. Whatever agents, worlds and plugins wrote is shown as plain text.
+
+The law: text from outside passes `clean`, and reaches rich only as `Text`, which knows no markup.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from orchestrator.lineage import LineageRow
+from orchestrator.state import EvaluationRow
+from orchestrator.summary import Summary
+
+
+def clean(text: str, width: int = 200) -> str:
+    """Printable characters on one line, at most `width` of them: nothing here can move a terminal's cursor."""
+    line = "".join(character if character.isprintable() else " " for character in text).strip()
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def duration(seconds: float) -> str:
+    """`29 s`, `4 min 10 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def ends_text(ends: Mapping[str, int]) -> str:
+    """`survived 22, starved 40, wolf 2`: survivors first, then causes of death, commonest first."""
+    ordered = sorted(ends.items(), key=lambda item: (item[0] != "survived", -item[1], item[0]))
+    return ", ".join(f"{clean(end.removeprefix('died:'), 40)} {number}" for end, number in ordered)
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """`18.2 [15.9, 20.8]`."""
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def print_summary(summary: Summary, report: str) -> None:
+    """The end of a run on the console: generations, held-out comparison, where the report is."""
+    console = Console()
+    console.print()
+    console.print(Rule(Text(f" {clean(summary.run)} ", style="bold"), style="dim", align="left"))
+    if summary.history:
+        console.print(_history_table(summary))
+    if summary.evaluation:
+        console.print(_evaluation_table(summary.evaluation))
+        console.print(_verdict(summary))
+    console.print(Text.assemble(("report  ", "dim"), clean(report, 1000)), soft_wrap=True)
+
+
+def print_lineage(rows: Sequence[LineageRow]) -> None:
+    """The family tree: one branch per founder, children under their first parents."""
+    branches: dict[str, Tree] = {}
+    roots: list[Tree] = []
+    for row in rows:
+        parent = branches.get(row.parents[0]) if row.parents else None
+        if parent is None:
+            branches[row.id] = Tree(_individual_text(row), guide_style="dim")
+            roots.append(branches[row.id])
+        else:
+            branches[row.id] = parent.add(_individual_text(row))
+    Console().print(Group(*roots), soft_wrap=True)
+
+
+def print_mapping(value: Mapping[str, Any]) -> None:
+    """A JSON object as two aligned columns; inner objects are flattened into dotted keys."""
+    rows = _flat(value, "")
+    width = max((len(key) for key, _ in rows), default=0)
+    console = Console()
+    for key, text in rows:
+        console.print(Text.assemble((key.ljust(width), "dim"), "  ", text), soft_wrap=True)
+
+
+def _flat(value: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    rows = []
+    for key, item in value.items():
+        name = f"{prefix}{clean(str(key))}"
+        if isinstance(item, Mapping):
+            rows += _flat(item, f"{name}.")
+        else:
+            rows.append((name, _plain(item)))
+    return rows
+
+
+def _plain(item: object) -> str:
+    if item is None:
+        return "-"
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, float):
+        return f"{item:.2f}"
+    if isinstance(item, (list, tuple)):
+        return ", ".join(_plain(part) for part in item) or "-"
+    return clean(str(item))
+
+
+def _table(*columns: str) -> Table:
+    """The first column and the last read as text, those between as numbers."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index in (0, len(columns) - 1) else "right")
+    return table
+
+
+def _history_table(summary: Summary) -> RenderableType:
+    table = _table("generation", "best", "mean", "worst", "lives", "time", "how lives ended")
+    for row in summary.history:
+        table.add_row(
+            Text(f"{row.generation}  {row.individual}  {clean(row.lineage)}"),
+            interval(row.best, row.low, row.high),
+            f"{row.mean:.1f}",
+            f"{row.worst:.1f}",
+            f"{row.lives:,}",
+            duration(row.seconds.get("total", sum(row.seconds.values()))),
+            Text(ends_text(row.ends), style="dim"),
+        )
+    return table
+
+
+def _evaluation_table(rows: Sequence[EvaluationRow]) -> RenderableType:
+    table = _table("held-out worlds", "mean survival", "lives", "how lives ended")
+    for row in rows:
+        name = "founder (untouched model)" if row.who == "founder" else clean(row.who)
+        table.add_row(
+            Text(name, style="bold" if row.who == "champion" else ""),
+            Text(interval(row.mean, row.low, row.high), style="bold" if row.who == "champion" else ""),
+            f"{row.lives:,}",
+            Text(ends_text(row.ends), style="dim"),
+        )
+    return table
+
+
+def _verdict(summary: Summary) -> Text:
+    text = Text.assemble(("champion  ", "dim"), (summary.champion or "-", "bold"))
+    rows = {row.who: row for row in summary.evaluation}
+    if "founder" in summary.ratios:
+        clear = rows["champion"].low > rows["founder"].high
+        text.append(f"  lives {summary.ratios['founder']:.2f} times as long", style="green" if clear else "")
+        text.append(" as its founder, the untouched model")
+        text.append("" if clear else " (no clear gain: the intervals overlap or the founder lives longer)")
+    return text.append(f"\nancestry  {' > '.join(summary.ancestry)}", style="dim")
+
+
+def _individual_text(row: LineageRow) -> Text:
+    fitness = "alive" if row.fitness is None else interval(row.fitness, row.low or 0.0, row.high or 0.0)
+    fate = {True: "survived", False: "culled", None: ""}[row.survived]
+    text = Text.assemble((row.id, "bold" if row.survived else ""), f"  {clean(row.lineage)}  {fitness}")
+    text.append(f"  {fate}", style="green" if row.survived else "red")
+    text.append(f"  {row.adapter or 'base model'}", style="dim")
+    if len(row.parents) > 1:
+        text.append(f"  x {row.parents[1]}", style="dim")
+    return text

@@ -1,0 +1,80 @@
+"""kill -9 of a real driver at random instants; resume must end in the run that was never killed."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.forager import ROOT, SMOKE, command, environment, forager, ok, smoke
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, float]]:
+    """Digest of the uninterrupted run, and how long its life takes from the first journal entry on."""
+    store = tmp_path_factory.mktemp("calm")
+    begin = time.monotonic()
+    run = smoke(store, "ray.executor=inprocess")
+    yield ok("digest", run), time.monotonic() - begin
+
+
+def kill_once(arguments: list[str | Path], after: float) -> tuple[int, list[psutil.Process]]:
+    """Starts a driver, kills it `after` seconds later; returns its exit code and the processes it had started."""
+    with subprocess.Popen(
+        command(*arguments), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as driver:
+        deadline = time.monotonic() + after
+        while time.monotonic() < deadline and driver.poll() is None:
+            time.sleep(0.01)
+        children = descendants(driver.pid)
+        if driver.poll() is None:
+            os.kill(driver.pid, signal.SIGKILL)
+        return driver.wait(), children
+
+
+def run_killed(store: Path, executor: str, draw: random.Random, longest: float, kills: int) -> tuple[str, int]:
+    """A smoke run killed up to `kills` times, then resumed to its end: (digest, kills that landed on a live driver)."""
+    settings = ["--set", f"ray.executor={executor}", "--set", "ledger.commit_seconds=0.05"]
+    landed = 0
+    for _ in range(kills):
+        exists = (store / "smoke" / "journal" / f"{0:020d}.json").exists()
+        verb: list[str | Path] = ["resume", store / "smoke"] if exists else ["run", SMOKE, "--store", store]
+        code, children = kill_once([*verb, *settings], draw.uniform(0.2, longest))
+        landed += code == -signal.SIGKILL
+        gone, alive = psutil.wait_procs(children, timeout=5)
+        assert not alive, f"orphans: {[process.cmdline() for process in alive]}"
+    exists = (store / "smoke" / "journal" / f"{0:020d}.json").exists()
+    ok(*(["resume", store / "smoke"] if exists else ["run", SMOKE, "--store", store]), *settings)
+    assert forager("verify", store / "smoke").code == 0
+    return ok("digest", store / "smoke"), landed
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_kill_in_process(tmp_path: Path, expected: tuple[str, float], seed: int) -> None:
+    digest, seconds = expected
+    got, landed = run_killed(tmp_path, "inprocess", random.Random(seed), seconds, kills=2)
+    assert landed >= 1, "no kill landed on a live driver"
+    assert got == digest
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("seed", range(10))
+def test_kill_on_ray(tmp_path: Path, expected: tuple[str, float], seed: int) -> None:
+    digest, seconds = expected
+    got, landed = run_killed(tmp_path, "ray", random.Random(100 + seed), seconds + 8, kills=1)
+    assert landed == 1, "the driver had ended before it was killed"
+    assert got == digest

@@ -1,0 +1,97 @@
+"""A whole run through the command line with the scripted engine: what a user sees, and what stays behind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.forager import IN_PROCESS, SMOKE, forager, ok, smoke
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return smoke(tmp_path_factory.mktemp("store"), "ray.executor=inprocess")
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and "logs" not in path.parts
+    }
+
+
+def test_run_leaves_a_verified_audited_run(finished: Path) -> None:
+    assert ok("verify", finished).startswith("ok")
+    assert ok("audit", finished).startswith("ok")
+    assert len(ok("digest", finished).strip()) == 64
+
+
+def test_status_json_is_stable(finished: Path) -> None:
+    status = json.loads(ok("status", finished, "--json"))
+    assert status["finished"] is True
+    assert status["generation"] == status["generations"] == 3
+    assert status["lives"] == 3 * 4 * 16
+
+
+def test_report_is_one_file_without_network(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    assert "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+    assert "https://" not in page
+
+
+def test_lineage_and_replay_show_the_champion(finished: Path) -> None:
+    rows = json.loads(ok("lineage", finished, "--json"))
+    assert {row["generation"] for row in rows} == {0, 1, 2}
+    assert sum(row["champion"] for row in rows) == 1
+    frames = json.loads(ok("replay", finished, "champion/0", "--json"))
+    assert [frame["step"] for frame in frames] == list(range(len(frames)))
+    assert "Energy" in ok("replay", finished, "champion/0")
+
+
+def test_resume_of_a_finished_run_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "smoke"
+    shutil.copytree(finished, copy)
+    before = tree(copy)
+    ok("resume", copy)
+    assert tree(copy) == before
+
+
+def test_second_run_of_the_same_name_is_refused(finished: Path) -> None:
+    before = tree(finished)
+    result = forager("run", SMOKE, "--store", finished.parent, *IN_PROCESS)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "forager resume" in result.err
+    assert tree(finished) == before
+
+
+def test_moved_run_is_the_same_run(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(finished, copy)
+    assert ok("digest", copy) == ok("digest", finished)
+    assert ok("verify", copy).startswith("ok")
+
+
+def test_evaluate_repeats_the_journaled_rows(finished: Path) -> None:
+    rows = {row["who"]: row for row in json.loads(ok("status", finished, "--json"))["evaluation"]}
+    for who in ("random", "heuristic", "champion"):
+        again = json.loads(ok("evaluate", finished, "--who", who, "--lives", "32", "--json"))
+        assert again["mean"] == rows[who]["mean"], who
+
+
+def test_another_seed_is_another_run(finished: Path, tmp_path: Path) -> None:
+    other = smoke(tmp_path, "ray.executor=inprocess", "seed=2")
+    assert ok("digest", other) != ok("digest", finished)
+
+
+@pytest.mark.cluster
+def test_digest_does_not_depend_on_actors(finished: Path, tmp_path: Path) -> None:
+    """The same run on Ray with 1, 2 and 4 agent actors, and in process: one digest."""
+    expected = ok("digest", finished)
+    for agents in (1, 2, 4):
+        run = smoke(tmp_path / str(agents), f"workers.agents={agents}", f"engine.count={max(1, agents // 2)}")
+        assert ok("digest", run) == expected, agents
+        assert ok("verify", run).startswith("ok")

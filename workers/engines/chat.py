@@ -1,0 +1,51 @@
+"""A model's chat template, taken apart into the token ids that stand around the texts of a prompt."""
+
+from pathlib import Path
+from typing import Any
+
+from telemetry.failures import UsageError
+
+SYSTEM, USER = "ZQSYSTEMQZ", "ZQUSERQZ"
+
+Ids = tuple[int, ...]
+
+
+def skeleton(directory: Path) -> tuple[Ids, Ids, Ids]:
+    """Token ids before the system text, between system and user text, and between user text and answer.
+
+    The three pieces around plain texts equal `apply_chat_template(..., tokenize=True)`. A template that knows no
+    system turn gets the system text at the start of the user turn. Raises UsageError when there is no template.
+    """
+    from jinja2 import TemplateError
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        raise UsageError(f"model {directory.name}: it has no chat template; expected an instruction-tuned model")
+    try:
+        pieces = _split(_render(tokenizer, [("system", SYSTEM), ("user", USER)]))
+    except TemplateError:
+        pieces = None
+    if pieces is None:
+        pieces = _split(_render(tokenizer, [("user", f"{SYSTEM}\n\n{USER}")]))
+    if pieces is None:
+        raise UsageError(f"model {directory.name}: its chat template does not show the texts of a chat")
+    before_system, before_user, before_answer = (_encode(tokenizer, piece) for piece in pieces)
+    return before_system, before_user, before_answer
+
+
+def _render(tokenizer: Any, turns: list[tuple[str, str]]) -> str:
+    messages = [{"role": role, "content": text} for role, text in turns]
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+
+def _split(text: str) -> tuple[str, str, str] | None:
+    if text.count(SYSTEM) != 1 or text.count(USER) != 1 or text.index(USER) < text.index(SYSTEM):
+        return None
+    before_system, _, rest = text.partition(SYSTEM)
+    before_user, _, before_answer = rest.partition(USER)
+    return before_system, before_user, before_answer
+
+
+def _encode(tokenizer: Any, piece: str) -> Ids:
+    return tuple(tokenizer.encode(piece, add_special_tokens=False))
