@@ -151,7 +151,7 @@ class LiveDisplay:
     def _heading(self, progress: Progress) -> RenderableType:
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(width=1)
-        line.add_column()
+        line.add_column(ratio=1)
         line.add_column(justify="right")
         left = progress.remaining(monotonic())
         turn = min(progress.generation + 1, progress.generations)

@@ -4,9 +4,9 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from orchestrator.config import RunConfig
 from orchestrator.fitness import Fitness
@@ -29,6 +29,7 @@ from orchestrator.state import (
 )
 from orchestrator.stopwatch import Stopwatch
 from telemetry import __version__
+from telemetry.failures import StateError
 from telemetry.journal import Journal, Writer
 from telemetry.ledger import Ledger, Receipt
 from telemetry.records import BaseModelCard, EndReason, FileRef, Individual, LifeKey, LifeSummary, Record
@@ -178,6 +179,10 @@ def champion(state: RunState) -> Individual:
 
 
 def config_of(state: RunState) -> RunConfig:
-    """The configuration the run was created with."""
-    data: dict[str, Any] = state.created.config
-    return RunConfig.model_validate(data)
+    """The configuration the run was created with. Raises StateError for one that this version does not read."""
+    try:
+        return RunConfig.model_validate(state.created.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StateError(f"journal entry 0 (run): config.{where}: {first['msg']}") from error

@@ -179,11 +179,11 @@ def status(state: RunState) -> dict[str, Any]:
 
 
 def ends_of(commits: Iterable[LivesCommitted]) -> dict[str, int]:
-    """Number of lives by `died:<cause>`, `survived`, `censored`, commonest first."""
+    """Number of lives by `died:<cause>`, `survived`, `censored`: survivors first, then by number."""
     counts: Counter[str] = Counter()
     for commit in commits:
         counts.update(commit.ends)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return dict(sorted(counts.items(), key=lambda item: (item[0] != "survived", -item[1], item[0])))
 
 
 def _history(state: RunState) -> tuple[GenerationRow, ...]:

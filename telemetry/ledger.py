@@ -9,11 +9,10 @@ the journal acknowledges. Readers see only rows of acknowledged attempts; whatev
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,13 +21,15 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, PostCommitHookProperties
 
+from telemetry import delta_log
 from telemetry.failures import StateError, StorageError
 from telemetry.records import TABLES, FileRef, Record
 from telemetry.store import Store
 
 PARTITION = "generation"
 ORDER = ("generation", "individual", "life", "step")
-COMMIT_TRIES = 20
+COMMIT_TRIES = 8
+READERS = 4
 SETTINGS = {
     # Acknowledged log entries are never cleaned away: the journal vouches for each of them.
     "delta.enableExpiredLogCleanup": "false",
@@ -83,46 +84,29 @@ class Ledger:
         StateError, naming the object, if anything that should be there is missing or damaged.
         """
         schema = TABLES[table]
-        wanted = [name for name in schema.names if columns is None or name in columns]
+        wanted = list(schema.names if columns is None else columns)
         order = [name for name in ORDER if name in schema.names]
-        needed = [name for name in schema.names if name in {*wanted, *order, "attempt"}]
+        needed = pa.schema([schema.field(name) for name in dict.fromkeys([*wanted, *order, "attempt"])])
         known = None if attempts is None else pa.array(sorted(attempts), pa.string())
 
         def load(file: tuple[str, int]) -> pa.Table:
-            rows = self._read_file(f"ledger/{table}/{file[0]}", table, file[1], needed)
+            rows = self._read(f"{_folder(table)}/{file[0]}", file[1], needed)
             return rows if known is None else rows.filter(pc.is_in(rows.column("attempt"), value_set=known))
 
-        files = [file for file in self._files(table, version) if generation in (None, file[1])]
-        with ThreadPoolExecutor(4) as pool:
-            parts = list(pool.map(load, files))
-        empty = pa.schema([schema.field(name) for name in needed]).empty_table()
-        rows = pa.concat_tables([empty, *parts])
-        return rows.sort_by([(name, "ascending") for name in order]).select(wanted).combine_chunks()
+        files = [file for file in self.files(table, version) if generation in (None, file[1])]
+        with ThreadPoolExecutor(READERS) as pool:
+            rows = pa.concat_tables([needed.empty_table(), *pool.map(load, files)])
+        return rows.sort_by([(name, "ascending") for name in order]).select(wanted)
 
     def repair(self, versions: Mapping[str, int]) -> tuple[str, ...]:
         """Remove what a power cut left half-written beyond the acknowledged versions; returns the removed keys.
 
-        For local stores, before a resumed run appends: delta-rs writes log entries and checkpoints without fsync,
-        so one that no journal entry acknowledges may be empty or full of zeros, and would bar the table. Checkpoints
-        are caches of the log. Acknowledged log entries are never touched.
+        For a resumed run, before anybody appends. Acknowledged rows are never touched.
         """
-        removed: list[str] = []
-        for name, acknowledged in versions.items():
-            folder = f"ledger/{name}/_delta_log"
-            if self.store.local_path(folder) is None:
-                continue
-            keys = self.store.list(folder)
-            log = [key for key in keys if key.endswith(".json") and _version(key) > acknowledged]
-            damaged = next((index for index, key in enumerate(log) if not _is_log_entry(self.store.get(key))), len(log))
-            # What follows a removed entry has to go as well: a log with a gap cannot be read at all.
-            removed += reversed(log[damaged:])
-            checkpoints = [key for key in keys if key.endswith(".parquet")]
-            if not all(_is_parquet(self.store.get(key)) for key in checkpoints):
-                removed += [key for key in keys if key.endswith("_last_checkpoint")] + checkpoints
-        for key in removed:
-            self.store.delete(key)
         self._tables.clear()
-        return tuple(removed)
+        return tuple(
+            key for name in TABLES for key in delta_log.repair(self.store, _folder(name), versions.get(name, -1))
+        )
 
     def _append(self, name: str, rows: pa.Table, transaction: str) -> tuple[int, list[FileRef]]:
         """Version and new files of one table's append, done now or by an earlier try."""
@@ -138,11 +122,16 @@ class Ledger:
             try:
                 # A failed commit may have happened all the same; the next look at the table tells.
                 table.create_write_transaction(
-                    actions, "append", TABLES[name], [PARTITION], commit_properties=properties, post_commithook_properties=hooks
+                    actions,
+                    "append",
+                    TABLES[name],
+                    [PARTITION],
+                    commit_properties=properties,
+                    post_commithook_properties=hooks,
                 )
             except (DeltaError, OSError) as error:
                 failure = error
-        raise StorageError(f"{self.store}/ledger/{name}: cannot commit: {_first_line(failure)}") from failure
+        raise StorageError(f"{self.store}/{_folder(name)}: cannot commit: {_first_line(failure)}") from failure
 
     def _write(self, name: str, rows: pa.Table) -> tuple[list[FileRef], list[AddAction]]:
         """Data files, one per generation, named by their content, durable."""
@@ -154,17 +143,19 @@ class Ledger:
             data = sink.getvalue().to_pybytes()
             digest = sha256(data).hexdigest()
             path = f"{PARTITION}={generation}/{digest}.parquet"
-            ref = FileRef(key=f"ledger/{name}/{path}", size=len(data), sha256=digest)
+            ref = FileRef(key=f"{_folder(name)}/{path}", size=len(data), sha256=digest)
             self.store.put_if_absent(ref.key, data)
             stats = json.dumps({"numRecords": part.num_rows})
-            actions.append(AddAction(path, ref.size, {PARTITION: str(generation)}, int(time.time() * 1000), True, stats))
+            actions.append(
+                AddAction(path, ref.size, {PARTITION: str(generation)}, int(time.time() * 1000), True, stats)
+            )
             refs.append(ref)
         return refs, actions
 
     def _table(self, name: str) -> DeltaTable:
         """The table as it is now; made if there is none."""
-        url, options = self.store.delta(f"ledger/{name}")
-        with _failures(f"{self.store}/ledger/{name}"):
+        url, options = self.store.delta(_folder(name))
+        with _failures(f"{self.store}/{_folder(name)}"):
             if name in self._tables:
                 self._tables[name].update_incremental()
                 return self._tables[name]
@@ -184,3 +175,57 @@ class Ledger:
                 table = DeltaTable(url, storage_options=options)
             self._tables[name] = table
             return table
+
+    def _receive(self, name: str, head: int, transaction: str, refs: list[FileRef]) -> tuple[int, list[FileRef]]:
+        """Version and files of a committed transaction, durable with all that lies before it in the log."""
+        version, added = delta_log.find(self.store, _folder(name), head, transaction)
+        if sorted(added) != sorted(ref.key for ref in refs):
+            raise StateError(f"{_folder(name)}: the transaction {transaction!r} has other rows; choose a new name")
+        self._durable[name] = delta_log.make_durable(self.store, _folder(name), self._durable.get(name, -1), version)
+        # The entry that made the table is vouched for by whoever appended first.
+        for entry in [0, 1] if version == 1 else [version]:
+            key = delta_log.key_of(_folder(name), entry)
+            size, digest = self.store.size_and_sha256(key)
+            refs = [*refs, FileRef(key=key, size=size, sha256=digest)]
+        return version, refs
+
+    def files(self, name: str, version: int) -> list[tuple[str, int]]:
+        """Path within the table and generation of every data file at a version."""
+        url, options = self.store.delta(_folder(name))
+        with _failures(f"{self.store}/{_folder(name)} at version {version}"):
+            actions = pa.table(DeltaTable(url, version=version, storage_options=options).get_add_actions(flatten=True))
+        if not actions.num_rows:
+            return []
+        return sorted(zip(actions["path"].to_pylist(), actions[f"partition.{PARTITION}"].to_pylist(), strict=True))
+
+    def _read(self, key: str, generation: int, schema: pa.Schema) -> pa.Table:
+        """Columns of one data file, checked against the digest in its name."""
+        try:
+            data = self.store.get(key)
+        except KeyError:
+            raise StateError(f"{self.store}/{key}: missing; restore it from a copy") from None
+        if sha256(data).hexdigest() != key.rpartition("/")[2].removesuffix(".parquet"):
+            raise StateError(f"{self.store}/{key}: damaged (its checksum does not match); restore it from a copy")
+        stored = [name for name in schema.names if name != PARTITION]
+        rows = pq.ParquetFile(pa.BufferReader(data), arrow_extensions_enabled=False).read(columns=stored)
+        if PARTITION in schema.names:
+            rows = rows.append_column(PARTITION, pa.repeat(pa.scalar(generation, pa.int32()), rows.num_rows))
+        return rows.select(schema.names).cast(schema)
+
+
+@contextmanager
+def _failures(where: str) -> Iterator[None]:
+    try:
+        yield
+    except DeltaError as error:
+        raise StateError(f"{where}: {_first_line(error)}") from error
+    except OSError as error:
+        raise StorageError(f"{where}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:300]
+
+
+def _folder(name: str) -> str:
+    return f"ledger/{name}"

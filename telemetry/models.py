@@ -47,7 +47,7 @@ def resolve(name: str) -> Path:
     if name in BUNDLED:
         return _bundled(name)
     directory = Path(name).expanduser().absolute()
-    if not directory.is_dir():
+    if not name or not directory.is_dir():
         if not _HUB_ID.fullmatch(name):
             raise UsageError(
                 f"model: got {name!r}, expected {' or '.join(BUNDLED)}, a directory, or a Hugging Face id (org/name)"
@@ -229,6 +229,9 @@ def _unpack(name: str, target: Path) -> None:
     for key in ("transformers_version", "_name_or_path", "_model_name_or_path"):
         config.pop(key, None)
     (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    for path in target.iterdir():
+        with path.open("rb") as written:
+            os.fsync(written.fileno())
 
 
 if __name__ == "__main__":

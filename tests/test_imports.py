@@ -116,13 +116,3 @@ def test_the_loops_fit_on_a_screen(path: str, name: str, limit: int) -> None:
     ]
     assert len(functions) == 1
     assert (functions[0].end_lineno or 0) - functions[0].lineno + 1 <= limit
-
-
-LAYERS = {"orchestrator": set(), "workers": {"orchestrator", "trainer"}, "trainer": {"orchestrator", "workers"}}
-LAYERS["telemetry"] = {"orchestrator", "workers", "trainer"}
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=short)
-def test_imports_go_down(path: Path) -> None:
-    above = LAYERS[short(path).split("/")[0]]
-    assert [name for node in ast.walk(tree_of(path)) for name in imported(node) if name in above] == []

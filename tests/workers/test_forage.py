@@ -9,6 +9,7 @@ from functools import cache
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +90,7 @@ def test_every_skill_adds_life() -> None:
     assert mean_life("eats") >= 1.2 * mean_life("random")
     assert mean_life("eats and walks") >= 2 * mean_life("eats")
     assert mean_life("eats and walks") >= 0.6 * mean_life("heuristic")
-    assert mean_life("heuristic") >= 1.2 * mean_life("eats and walks")
+    assert mean_life("heuristic") >= 1.1 * mean_life("eats and walks")
 
 
 def test_random_play_dies_of_hunger_mostly_and_of_wolf_and_cold_visibly() -> None:
@@ -233,7 +234,7 @@ def test_energy_pays_for_metabolism_frost_marsh_and_bites_and_is_earned_by_berri
         energy -= step.before["weather"] == "frost" and step.action != "rest"
         energy -= step.action in DIRECTIONS and step.after["terrain"][y][x] == "~"
         bitten = energy > 0 and step.after["energy"] != max(0, energy)
-        assert step.after["energy"] == max(0, energy - 8 * bitten)
+        assert step.after["energy"] == max(0, energy - 10 * bitten)
         assert (step.end is EndReason.DIED) == (step.after["energy"] == 0)
         assert (step.cause == "predator") == (bitten and step.after["energy"] == 0)
         assert bool(step.cause) == (step.end is EndReason.DIED)
@@ -241,13 +242,15 @@ def test_energy_pays_for_metabolism_frost_marsh_and_bites_and_is_earned_by_berri
     assert bites > 20
 
 
-def test_the_wolf_keeps_out_of_thickets_and_moves_one_cell_unless_it_has_bitten() -> None:
+def test_the_wolf_keeps_out_of_thickets_and_moves_one_cell_or_returns_to_its_den() -> None:
+    den = None
     for step in random_steps(forage(predator_speed=1.0), 100):
         x, y = step.after["wolf"]
         assert step.after["terrain"][y][x] != THICKET
         moved = sum(map(abs, offset(10, tuple(step.before["wolf"]), (x, y))))
-        lost = step.before["energy"] - step.after["energy"]
-        assert moved <= 1 or lost >= 5
+        if step.before["step"] == 0:
+            den = step.before["wolf"]
+        assert moved <= 1 or [x, y] == den
 
 
 def test_an_eaten_bush_is_bare_until_it_has_regrown() -> None:
@@ -311,8 +314,6 @@ def test_the_land_has_room_for_everything(seed: int, size: int, sight: int) -> N
 
 
 def test_a_wolf_begins_out_of_sight() -> None:
-    import numpy as np
-
     for seed in range(100):
         land = lay_out(10, 16, 3, np.random.default_rng(seed))
         assert sum(map(abs, offset(10, land.start, land.den))) > 3
@@ -346,7 +347,8 @@ def test_state_survives_json_and_stays_small() -> None:
 
 
 def test_the_world_is_registered() -> None:
-    assert find("forage") is Forage
+    world: object = find("forage")
+    assert world is Forage
     assert isinstance(make("forage", {}), Environment)
     assert Forage.name == "forage-v1"
 

@@ -13,14 +13,18 @@ from workers.environment import Observation, Outcome, make
 from workers.reference import Played, play, random_policy, reference
 
 
+class NoDials(BaseModel):
+    pass
+
+
 class Candle:
     """A world without a heuristic: energy burns by one a step, `blow` puts it out, and it never ends a life alive."""
 
     name: ClassVar[str] = "candle-v1"
-    Settings: ClassVar[type[BaseModel]] = BaseModel
-    rules = "Burn."
-    horizon = 12
-    actions = ("burn", "blow")
+    Settings: ClassVar[type[BaseModel]] = NoDials
+    rules: str = "Burn."
+    horizon: int = 12
+    actions: tuple[str, ...] = ("burn", "blow")
 
     def __init__(self, settings: BaseModel) -> None:
         self.energy = 0
@@ -44,7 +48,7 @@ class Candle:
 
 @pytest.fixture
 def candle() -> Candle:
-    return Candle(BaseModel())
+    return Candle(NoDials())
 
 
 def test_a_life_counts_its_decisions_the_last_one_included(candle: Candle) -> None:

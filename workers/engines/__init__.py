@@ -35,7 +35,6 @@ def environment(config: VllmEngineConfig | ScriptedEngineConfig) -> dict[str, st
         return {}
     return {
         "HF_HUB_OFFLINE": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_LOGGING_LEVEL": "WARNING",

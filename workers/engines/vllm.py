@@ -88,6 +88,8 @@ class _VllmCore:
     def __init__(self, config: VllmEngineConfig, directory: Path, adapter_path: Callable[[str], Path]) -> None:
         import torch
 
+        # It would silently take the place of the configured size.
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
         # vLLM freezes the number of threads when its worker starts; OpenMP counts them per starting thread.
         torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
         from vllm.v1.engine.llm_engine import LLMEngine

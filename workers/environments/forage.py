@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pydantic import BaseModel
+
 from telemetry.records import EndReason
 from telemetry.seeds import rng
 from workers.environment import Observation, Outcome
@@ -54,7 +56,7 @@ class Forage:
     """The foraging world. A fresh instance stands at the beginning of the life with seed 0."""
 
     name: ClassVar[str] = "forage-v1"
-    Settings: ClassVar[type[ForageSettings]] = ForageSettings
+    Settings: ClassVar[type[BaseModel]] = ForageSettings
     actions: tuple[str, ...] = (*DIRECTIONS, "eat", "rest")
     rules: str = "Stay alive. Answer with one word: north, south, east, west, eat or rest."
 
@@ -131,7 +133,7 @@ class Forage:
         return ""
 
     def _meet_the_wolf(self) -> str:
-        """Moves the wolf; it bites an agent on its cell and goes back to its den. Returns the cause of death, if any."""
+        """Moves the wolf; it bites an agent on its cell and returns to its den. Returns the cause of death, if any."""
         life = self._life
         if life.wolf is None:
             return ""

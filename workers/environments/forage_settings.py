@@ -36,7 +36,7 @@ class ForageSettings(Config):
     """False leaves the wolf out."""
     predator_speed: float = Field(default=0.6, ge=0, le=1)
     """Probability that the wolf moves in a step; an agent moves in every step that it wants to."""
-    bite: int = Field(default=8, ge=1, le=1000)
+    bite: int = Field(default=10, ge=1, le=1000)
     """Energy that a bite costs; the wolf then goes back to its den."""
 
     @field_validator("start_energy")

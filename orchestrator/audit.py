@@ -1,0 +1,123 @@
+"""Audit: every decision of a run made again from its records, and compared with the journal exactly.
+
+Law: nothing is tolerated and nothing is repaired. Fitness follows from the ledger, selection from the fitness, and
+births from the selection, all by the same pure functions that the loop calls; the journal must say the same.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.config import RunConfig
+from orchestrator.findings import Finding, error
+from orchestrator.fitness import score
+from orchestrator.population import founders
+from orchestrator.reproduction import reproduce
+from orchestrator.selection import select
+from orchestrator.state import GenerationCommitted, RunState
+from telemetry.ledger import Ledger
+from telemetry.records import Individual, Record
+from telemetry.seeds import rng, world_seed
+from workers.environment import make
+
+
+def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
+    """Every place where the journal says something else than the records. Holds one generation's lives at a time.
+
+    Raises UsageError when the world or a custom fitness function cannot be loaded.
+    """
+    horizon = make(config.environment.name, config.environment.settings).horizon
+    expected = founders(config.population, config.reproduction.hyperparameter_mutation, rng(config.seed, "founders"))
+    findings = list(_compare_all("founders", state.created.founders, expected))
+    population = state.created.founders
+    for event in state.history:
+        lives = ledger.read(
+            "lives",
+            version=state.tables["lives"],
+            attempts=state.attempts(event.generation),
+            generation=event.generation,
+        )
+        findings += _worlds(event, lives, config)
+        findings += _fitness(event, lives, population, config, horizon)
+        findings += _compare(f"{_name(event)}: selection", event.selection, select(event.fitness, config.selection))
+        findings += _births(event, population, state, config)
+        population = event.population
+    return findings + list(_champion(state))
+
+
+def _name(event: GenerationCommitted) -> str:
+    return f"generation {event.generation}"
+
+
+def _compare(where: str, journal: Record, expected: Record) -> Iterator[Finding]:
+    """One finding for every field in which two records of one type differ."""
+    for name in type(journal).model_fields:
+        got, wanted = getattr(journal, name), getattr(expected, name)
+        if got != wanted:
+            yield error(where, f"{name}: the journal has {got!r}, expected {wanted!r}")
+
+
+def _compare_all(where: str, journal: Sequence[Record], expected: Sequence[Record]) -> Iterator[Finding]:
+    if len(journal) != len(expected):
+        yield error(where, f"the journal has {len(journal)}, expected {len(expected)}")
+    for got, wanted in zip(journal, expected, strict=False):
+        who = getattr(wanted, "id", None) or getattr(wanted, "individual", "")
+        yield from _compare(f"{where}: {who}", got, wanted)
+
+
+def _worlds(event: GenerationCommitted, lives: pa.Table, config: RunConfig) -> Iterator[Finding]:
+    """Everybody must have faced the seeds of the generation."""
+    seeds = [world_seed(config.seed, event.generation, life) for life in range(config.population.lives)]
+    for who, life, seed in zip(
+        *(lives[name].to_pylist() for name in ("individual", "life", "world_seed")), strict=True
+    ):
+        if not 0 <= life < len(seeds) or seed != seeds[life]:
+            wanted = seeds[life] if 0 <= life < len(seeds) else f"lives 0 to {len(seeds) - 1}"
+            yield error(f"{_name(event)}: {who}", f"life {life} was lived in world {seed}, expected {wanted}")
+
+
+def _fitness(
+    event: GenerationCommitted, lives: pa.Table, population: Sequence[Individual], config: RunConfig, horizon: int
+) -> Iterator[Finding]:
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(lives["individual"]).to_pylist()}
+    short = [one.id for one in population if counts.get(one.id) != config.population.lives]
+    for who in short:
+        yield error(
+            f"{_name(event)}: {who}",
+            f"the ledger has {counts.get(who, 0)} lives, expected {config.population.lives}",
+        )
+    scored = [one for one in population if counts.get(one.id)]
+    expected = score(lives, scored, config.fitness, horizon=horizon, seed=config.seed)
+    known = {one.individual for one in expected}
+    journal = [one for one in event.fitness if one.individual in known]
+    yield from _compare_all(f"{_name(event)}: fitness", journal, expected)
+
+
+def _births(
+    event: GenerationCommitted, population: Sequence[Individual], state: RunState, config: RunConfig
+) -> Iterator[Finding]:
+    """The next population must be the planned one, with the adapters that training published."""
+    size = config.population.size if event.generation + 1 < config.generations else 0
+    births = reproduce(population, event.selection, config.reproduction, size=size, seed=config.seed)
+    expected = list(births.elites)
+    for job in births.jobs:
+        result = state.births.get(job.child.id)
+        if result is None:
+            yield error(f"{_name(event)}: {job.child.id}", "was born without a training result in the journal")
+            continue
+        if result.status == "failed" and result.adapter != job.parents[0].adapter:
+            yield error(
+                f"{_name(event)}: {job.child.id}",
+                f"its training failed and left adapter {result.adapter}, expected {job.parents[0].adapter}",
+            )
+        genome = job.child.genome.model_copy(update={"adapter": result.adapter})
+        expected.append(job.child.model_copy(update={"genome": genome}))
+    yield from _compare_all(f"{_name(event)}: births", event.population, expected)
+
+
+def _champion(state: RunState) -> Iterator[Finding]:
+    if state.finished and state.history:
+        best = state.history[-1].selection.survivors[0]
+        if state.finished.champion != best:
+            yield error("finish", f"champion: the journal has {state.finished.champion!r}, expected {best!r}")

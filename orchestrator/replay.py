@@ -1,0 +1,134 @@
+"""Replay: a committed life, step by step, from the ledger alone.
+
+Law: what agents and worlds wrote is untrusted text; no control or formatting character of it reaches a terminal.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.run import champion, config_of
+from orchestrator.state import RunState
+from telemetry.failures import UsageError
+from telemetry.ledger import Ledger
+from telemetry.records import EndReason, LifeKey
+from telemetry.store import Store
+from workers.environment import find
+
+SPEC = re.compile(r"(champion|g[0-9]{3,}-[0-9]{3,})(?:/([0-9]{1,9}))?")
+
+Draw = Callable[[dict[str, Any]], str]
+"""A world's own picture of a recorded state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One step: what was seen, what was done, and the energy and hidden state it led to."""
+
+    step: int
+    observation: str
+    action: str
+    probability: float
+    """Of the action under the whole behaviour policy, exploration included."""
+    explored: bool
+    energy_before: float
+    energy: float
+    state: Any
+    """The world's hidden state after the step, as decoded JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A committed life: the row of the table `lives`, and its steps in order."""
+
+    individual: str
+    lineage: str
+    life: int
+    world: str
+    world_seed: int
+    adapter: str | None
+    end: str
+    cause: str
+    steps: int
+    energy: float
+    frames: tuple[Frame, ...]
+
+
+def find_life(state: RunState, spec: str) -> LifeKey:
+    """The life meant by `INDIVIDUAL/LIFE` or `champion/LIFE`; without a number it is life 0.
+
+    Raises UsageError when the run has no such life.
+    """
+    match = SPEC.fullmatch(spec)
+    if match is None:
+        raise UsageError(f"life: got {clean(spec)!r}, expected INDIVIDUAL/LIFE such as g002-001/5, or champion/5")
+    who, life = match[1], int(match[2] or 0)
+    if who == "champion":
+        if not state.history:
+            raise UsageError("life: there is no champion before the first generation is over; name an individual")
+        who = champion(state).id
+    if who not in state.everyone:
+        raise UsageError(f"life: no individual {who} in this run; `forager lineage` lists them")
+    key = LifeKey(state.everyone[who].generation, who, life)
+    if key not in state.lives:
+        lived = sum(one.individual == who for one in state.lives)
+        raise UsageError(f"life: {who} has no committed life {life}; it has {lived}, counted from 0")
+    return key
+
+
+def recall(state: RunState, ledger: Ledger, key: LifeKey) -> Life:
+    """A committed life with all its steps. Raises UsageError when the ledger does not hold it."""
+    [rows, steps] = [
+        ledger.read(name, version=state.tables[name], attempts=[state.lives[key]], generation=key.generation)
+        for name in ("lives", "steps")
+    ]
+    if rows.num_rows != 1:
+        raise UsageError(f"life: {key.individual}/{key.life} has {rows.num_rows} rows; see `forager verify`")
+    row = rows.to_pylist()[0]
+    fields = ("individual", "lineage", "life", "world", "world_seed", "adapter", "end", "cause", "steps", "energy")
+    return Life(**{name: row[name] for name in fields}, frames=tuple(_frame(step) for step in steps.to_pylist()))
+
+
+def _frame(row: dict[str, Any]) -> Frame:
+    return Frame(
+        step=row["step"],
+        observation=row["observation"],
+        action=row["action"],
+        probability=row["behaviour_probability"],
+        explored=row["explored"],
+        energy_before=row["energy_before"],
+        energy=row["energy_after"],
+        state=json.loads(row["state"]),
+    )
+
+
+def render(life: Life, draw: Draw | None = None) -> Iterator[str]:
+    """The life as text, a few lines at a time: who it was, every step, how it ended. `draw` adds pictures."""
+    weights = f"adapter {life.adapter[:12]}" if life.adapter else "the untouched model"
+    yield clean(f"{life.individual}/{life.life}  lineage {life.lineage}  {life.world}  {weights}")
+    for frame in life.frames:
+        choice = f"{frame.action} ({frame.probability:.0%}{', explored' if frame.explored else ''})"
+        yield clean(f"\nstep {frame.step}  {choice}  energy {frame.energy_before:g} -> {frame.energy:g}")
+        yield clean(f"saw: {frame.observation}")
+        if draw is not None:
+            yield clean(draw(frame.state)).rstrip("\n")
+    ending = f"died ({life.cause})" if life.end == EndReason.DIED else life.end
+    yield clean(f"\n{ending} after {life.steps} steps with energy {life.energy:g}")
+
+
+def print_life(store: Store, state: RunState, spec: str, *, as_json: bool = False) -> None:
+    """Prints the life meant by `spec`: as text, or as a JSON list with the fields of `Frame`. Raises UsageError."""
+    life = recall(state, Ledger(store), find_life(state, spec))
+    if as_json:
+        print(json.dumps([asdict(frame) for frame in life.frames], indent=2))
+        return
+    for text in render(life, getattr(find(config_of(state).environment.name), "draw", None)):
+        print(text)
+
+
+def clean(text: str) -> str:
+    """The text without control, formatting, surrogate and other invisible characters; line breaks stay."""
+    return "".join(one for one in text if one == "\n" or not unicodedata.category(one).startswith("C"))

@@ -1,0 +1,219 @@
+"""The vLLM engine on a tiny random model: answers equal those of transformers, weights change exactly."""
+
+import asyncio
+import math
+import os
+
+import numpy as np
+import pytest
+
+from telemetry import models
+from telemetry.failures import UsageError
+from telemetry.lora import LoraWeights
+from tests.tiny import build, random_adapter, write_adapter
+from workers import engines
+from workers.config import VllmEngineConfig
+from workers.engine import CompletionRequest, EngineFailure
+from workers.prompt import Codec
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+
+ACTIONS = ("north", "south", "east", "west", "eat", "rest")
+SYSTEM = "You live in a valley. Choose north, south, east, west, eat or rest. Gather food early and avoid wolves."
+CONFIG = VllmEngineConfig(dtype="float32", context=256, kv_cache_gib=0.1, max_sequences=16, max_batched_tokens=512)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def card(directory):
+    return models.card(directory, str(directory))
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory, card):
+    folder = tmp_path_factory.mktemp("adapters")
+    for seed in (1, 2):
+        write_adapter(folder / f"a{seed}", random_adapter(card, seed=seed), card)
+    write_adapter(folder / "wide", random_adapter(card, seed=3, rank=32), card)
+    broken = random_adapter(card, seed=4)
+    nan = {module: (a, np.full_like(b, np.nan)) for module, (a, b) in broken.factors.items()}
+    write_adapter(folder / "nan", LoraWeights(8, 8, nan), card)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(directory, card, adapters):
+    """Starts engines one after the other: two vLLM engines do not fit into one process."""
+    os.environ.update(engines.environment(CONFIG))
+    running = []
+
+    def start(config):
+        while running:
+            asyncio.run(running.pop().close())
+        running.append(engines.build(config, directory, card, lambda name: adapters / name))
+        return running[-1]
+
+    yield start
+    while running:
+        asyncio.run(running.pop().close())
+
+
+@pytest.fixture(scope="module")
+def merged(start):
+    """(engine, codec, what the fresh engine answered before anything was loaded)"""
+    engine = start(CONFIG)
+    description = asyncio.run(engine.describe())
+    assert description.capacity == 1
+    codec = Codec(description)
+    return engine, codec, ask(engine, *(decision(codec, text) for text in SIGHTS))
+
+
+SIGHTS = [f"Energy {n}. Here: berries. Food: east {n % 4}, north {n % 3}. Danger: none." for n in range(40)]
+
+
+def decision(codec, text, adapter=None):
+    return CompletionRequest(codec.prompt(SYSTEM, text), adapter, codec.choices(ACTIONS))
+
+
+def ask(engine, *requests):
+    return asyncio.run(engine.complete(requests))
+
+
+def logprobs(answers):
+    return np.array([answer.choice_logprobs for answer in answers])
+
+
+def reference(directory, requests, adapter=None):
+    """Log-probabilities of the choices by transformers; with `adapter`, its change added to the weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    for module, (a, b) in (adapter.factors if adapter else {}).items():
+        model.get_submodule(module).weight.data += adapter.scale * torch.from_numpy(b @ a)
+    rows = []
+    with torch.no_grad():
+        for request in requests:
+            scores = model(torch.tensor([request.prompt_ids])).logits[0, -1, list(request.choices)]
+            rows.append(torch.log_softmax(scores, dim=-1).tolist())
+    return np.array(rows)
+
+
+def test_answers_are_those_of_transformers(merged, directory):
+    _, codec, fresh = merged
+    requests = [decision(codec, text) for text in SIGHTS]
+    assert np.allclose(np.exp(logprobs(fresh)).sum(axis=1), 1.0)
+    assert np.allclose(logprobs(fresh), reference(directory, requests), atol=1e-3)
+    assert np.ptp(logprobs(fresh)[0]) > 0.1
+
+
+def test_merged_weights_answer_as_transformers_does_and_the_base_comes_back_exactly(merged, directory, card):
+    engine, codec, fresh = merged
+    requests = {name: [decision(codec, text, name) for text in SIGHTS] for name in (None, "a1", "a2")}
+    for seed in (1, 2):
+        asyncio.run(engine.load([f"a{seed}"]))
+        answers = logprobs(ask(engine, *requests[f"a{seed}"]))
+        expected = reference(directory, requests[f"a{seed}"], random_adapter(card, seed=seed))
+        assert np.allclose(answers, expected, atol=1e-3)
+        assert not np.allclose(answers, logprobs(fresh), atol=1e-2)
+    asyncio.run(engine.load([None]))
+    assert ask(engine, *requests[None]) == fresh
+
+
+def test_an_adapter_that_is_not_loaded_is_refused_and_the_engine_goes_on(merged):
+    engine, codec, fresh = merged
+    asyncio.run(engine.load([None]))
+    with pytest.raises(EngineFailure, match="adapter a1 is not loaded"):
+        ask(engine, decision(codec, SIGHTS[0]), decision(codec, SIGHTS[0], "a1"))
+    with pytest.raises(UsageError, match="at most 1"):
+        asyncio.run(engine.load([None, "a1"]))
+    assert ask(engine, decision(codec, SIGHTS[0])) == fresh[:1]
+
+
+def test_requests_out_of_bounds_are_refused_and_the_engine_goes_on(merged):
+    engine, codec, fresh = merged
+    asyncio.run(engine.load([None]))
+    for prompt, choices in (((1,) * 256, (5, 6)), ((), (5, 6)), ((1,), (5, 5)), ((1,), tuple(range(200)))):
+        with pytest.raises(UsageError):
+            ask(engine, CompletionRequest(prompt, None, choices))
+    with pytest.raises(EngineFailure, match="vocabulary"):
+        ask(engine, CompletionRequest((1, 49152), None, (5, 6)))
+    assert ask(engine, decision(codec, SIGHTS[0])) == fresh[:1]
+
+
+def test_free_text_and_decisions_share_a_batch_and_seeds_repeat(merged):
+    engine, codec, fresh = merged
+    asyncio.run(engine.load([None]))
+    prompt = codec.prompt(SYSTEM, SIGHTS[0])
+    texts = [CompletionRequest(prompt, None, max_tokens=12, seed=seed) for seed in (5, 5, 6)]
+    first, plain, second, other = ask(engine, texts[0], decision(codec, SIGHTS[0]), *texts[1:])
+    assert first.token_ids == second.token_ids != other.token_ids
+    assert np.allclose(first.logprobs, second.logprobs, atol=1e-4)
+    assert len(first.token_ids) == len(first.logprobs) == 12
+    assert all(-math.inf < logprob <= 0 for logprob in first.logprobs)
+    assert np.allclose(plain.choice_logprobs, fresh[0].choice_logprobs, atol=1e-4)
+    sharp = CompletionRequest(prompt, None, max_tokens=12, seed=5, temperature=0.05)
+    assert sum(ask(engine, sharp)[0].logprobs) > sum(first.logprobs)
+
+
+def test_weights_change_between_requests_already_made_and_later_ones(merged):
+    engine, codec, fresh = merged
+    asyncio.run(engine.load([None]))
+
+    async def scenario():
+        before = asyncio.ensure_future(engine.complete([decision(codec, text) for text in SIGHTS]))
+        await asyncio.sleep(0)
+        change = asyncio.ensure_future(engine.load(["a1"]))
+        await asyncio.sleep(0)
+        after = asyncio.ensure_future(engine.complete([decision(codec, text, "a1") for text in SIGHTS]))
+        return await before, await change, await after
+
+    before, _, after = asyncio.run(scenario())
+    assert np.allclose(logprobs(before), logprobs(fresh), atol=1e-4)
+    assert not np.allclose(logprobs(after), logprobs(fresh), atol=1e-2)
+
+
+def test_unmerged_adapters_agree_with_merged_ones(start, merged, directory, card):
+    _, codec, _ = merged
+    engine = start(CONFIG.model_copy(update={"serving": "lora", "max_adapters": 2}))
+    assert asyncio.run(engine.describe()).capacity == 2
+    asyncio.run(engine.load(["a1", "a2"]))
+    names = [None, "a1", "a2"] * (len(SIGHTS) // 3)
+    requests = [decision(codec, text, name) for text, name in zip(SIGHTS, names, strict=False)]
+    answers = logprobs(ask(engine, *requests))
+    for name, weights in ((None, None), ("a1", random_adapter(card, seed=1)), ("a2", random_adapter(card, seed=2))):
+        mine = [index for index, owner in enumerate(names) if owner == name]
+        expected = reference(directory, [requests[index] for index in mine], weights)
+        assert np.allclose(answers[mine], expected, atol=2e-3)
+
+    asyncio.run(engine.load(["a2"]))
+    with pytest.raises(EngineFailure, match="adapter a1 is not loaded"):
+        ask(engine, requests[1])
+    asyncio.run(engine.load(["a1"]))
+    assert np.allclose(logprobs(ask(engine, requests[1])), answers[1:2], atol=1e-4)
+    with pytest.raises(UsageError, match="at most 2"):
+        asyncio.run(engine.load(["a1", "a2", "wide"]))
+    with pytest.raises(UsageError, match="rank 32, expected at most 16"):
+        asyncio.run(engine.load(["wide"]))
+    assert np.allclose(logprobs(ask(engine, requests[1])), answers[1:2], atol=1e-4)
+
+
+def test_numbers_that_are_not_finite_end_the_engine_and_name_the_adapter(start, merged):
+    _, codec, _ = merged
+    engine = start(CONFIG)
+    asyncio.run(engine.load(["nan"]))
+    with pytest.raises(EngineFailure, match=r"adapter nan: .* not finite"):
+        ask(engine, decision(codec, SIGHTS[0], "nan"))
+    with pytest.raises(EngineFailure, match="adapter nan"):
+        ask(engine, decision(codec, SIGHTS[0], "nan"))
+    with pytest.raises(EngineFailure, match="adapter nan"):
+        asyncio.run(engine.load([None]))
+
+
+def test_merged_weights_are_refused_on_several_gpus(start):
+    with pytest.raises(UsageError, match="tensor_parallel"):
+        start(CONFIG.model_copy(update={"tensor_parallel": 2}))
