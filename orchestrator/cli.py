@@ -75,9 +75,9 @@ def run(
 
     place = _open_store(f"{store.rstrip('/')}/{config.name}")
     if place.exists("journal/00000000000000000000.json"):
-        raise UsageError(f"{place.url}: a run is here already; `forager resume {place.url}`, or choose another name")
+        raise UsageError(f"{place}: a run is here already; `forager resume {place}`, or choose another name")
     if place.list(""):
-        raise UsageError(f"{place.url}: not empty and not a run; choose another name or store")
+        raise UsageError(f"{place}: not empty and not a run; choose another name or store")
     conclude(place, driver.start(place, config))
 
 
@@ -183,7 +183,7 @@ def _open_store(place: str, *, must_exist: bool = False) -> "Store":
 
     if must_exist and "://" not in place and not Path(place).is_dir():
         raise UsageError(f"{place}: no such run directory; give a directory or store URL that holds a run")
-    return open_store(place)
+    return open_store(place, create=not must_exist)
 
 
 def _open_run(place: str) -> tuple["Store", "RunState"]:

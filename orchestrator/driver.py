@@ -62,7 +62,7 @@ def resume(store: Store, state: RunState, config: RunConfig) -> RunState:
 def worker_rooms(store: Store, config: RunConfig, model: Model) -> Iterator[WorkersRoom]:
     """Engines and agents alone, for evaluation outside a run."""
     with cluster(config.ray) as start_actor, asyncio.Runner() as runner:
-        builder = Builder(config, model, store.url, log_directory(store, config), start_actor)
+        builder = Builder(config, model, str(store), log_directory(store, config), start_actor)
         yield WorkersRoom(runner, runner.run(builder.workers()), config, Stopwatch())
 
 
@@ -83,7 +83,7 @@ def _drive(run: Run, model: Model, metrics: Metrics) -> RunState:
     ):
         run.listeners += [listener, display]
         display.note("starting engines and agents")
-        builder = Builder(config, model, run.store.url, log_directory(run.store, config), start_actor)
+        builder = Builder(config, model, str(run.store), log_directory(run.store, config), start_actor)
         pool = runner.run(builder.workers())
         workers = WorkersRoom(runner, pool, config, run.watch)
         workers.tick = _ticker(display, metrics, workers)
@@ -129,7 +129,7 @@ def _check_space(store: Store, config: RunConfig) -> None:
     needed = int(config.ledger.min_free_gib * 2**30)
     if free is not None and free < needed:
         raise StorageError(
-            f"{store.url}: {free >> 20} MiB free, expected at least {needed >> 20} MiB (ledger.min_free_gib);"
+            f"{store}: {free >> 20} MiB free, expected at least {needed >> 20} MiB (ledger.min_free_gib);"
             " free some space, then resume"
         )
 

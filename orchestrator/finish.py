@@ -18,7 +18,7 @@ def conclude(store: Store, state: RunState) -> None:
     """Writes the report of a run and prints its summary."""
     summary = summarize(state, config_of(state))
     store.put(REPORT, render(report_data(summary)).encode())
-    print_summary(summary, f"{store.local_path(REPORT) or f'{store.url}/{REPORT}'}")
+    print_summary(summary, f"{store.local_path(REPORT) or f'{store}/{REPORT}'}")
 
 
 def evaluate_one(store: Store, state: RunState, who: str, lives: int) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def restricted_mean_survival(times: Floats, died: Bools, horizon: float) -> floa
 def _rmst(times: Floats, died: Bools, horizon: float) -> Floats:
     """RMST of each row of [rows, lives]; times already capped at the horizon."""
     if not (~died & (times < horizon)).any():
-        return times.mean(axis=1)
+        return np.asarray(times.mean(axis=1))
     # Deaths before censorings at equal times: the convention of the Kaplan-Meier estimator.
     order = np.lexsort((~died, times), axis=1)
     times, died = np.take_along_axis(times, order, 1), np.take_along_axis(died, order, 1)
@@ -89,11 +89,16 @@ def _score_one(lives: pa.Table, individual: Individual, config: FitnessConfig, h
     end = own["end"].to_numpy(zero_copy_only=False)
     if isinstance(config, CustomFitnessConfig):
         values = _custom(config.function, own)
-        statistic = lambda index: values[index].mean(axis=1)  # noqa: E731
+
+        def statistic(index: NDArray[np.int64]) -> Floats:
+            return np.asarray(values[index].mean(axis=1))
     else:
         times = np.minimum(own["steps"].to_numpy().astype(np.float64), horizon)
-        died = end == EndReason.DIED.value
-        statistic = lambda index: _rmst(times[index], died[index], horizon)  # noqa: E731
+        died = np.asarray(end == EndReason.DIED.value)
+
+        def statistic(index: NDArray[np.int64]) -> Floats:
+            return _rmst(times[index], died[index], horizon)
+
     everyone = np.arange(own.num_rows)[None, :]
     low, high = bootstrap_interval(
         statistic,

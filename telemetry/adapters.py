@@ -5,7 +5,6 @@ An adapter's id is the sha256 of its weights followed by its configuration, so
 nothing whose bytes the gate has not passed reaches an engine; one bad adapter poisons the others served beside it.
 """
 
-import os
 import re
 import reprlib
 import shutil
@@ -16,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from telemetry import models
 from telemetry.failures import StateError, StorageError
 from telemetry.lora import (
     CONFIG,
@@ -123,8 +123,7 @@ class Shelf:
     def __init__(self, store: Blobs, cache: Path | None = None) -> None:
         """`cache` holds verified copies when the store is not a local directory; by default the user's own."""
         self._store = store
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._cache = cache or home / "forager" / "adapters"
+        self._cache = cache or models.cache() / "adapters"
 
     def publish(self, directory: Path) -> tuple[str, tuple[FileRef, ...]]:
         """Copies a directory that passed the gate onto the shelf; a second time changes nothing."""
@@ -160,7 +159,10 @@ class Shelf:
         return cached
 
     def _verified(self, adapter: str) -> Files:
-        config, weights = (self._store.get(key) for key in _keys(adapter))
+        try:
+            config, weights = (self._store.get(key) for key in _keys(adapter))
+        except KeyError as error:
+            raise StateError(f"adapters/{adapter}: missing from the store; restore it") from error
         if adapter_id(config, weights) != adapter:
             raise StateError(f"adapters/{adapter}: the content does not match the name; restore the run's store")
         return config, weights

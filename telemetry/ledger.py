@@ -33,7 +33,7 @@ READERS = 4
 SETTINGS = {
     # Acknowledged log entries are never cleaned away: the journal vouches for each of them.
     "delta.enableExpiredLogCleanup": "false",
-    "delta.checkpointInterval": "100",
+    "delta.checkpointInterval": "50",
 }
 
 
@@ -61,11 +61,13 @@ class Ledger:
 
         Steps go first, so that no life is ever without its steps. Both tables must have the schemas of `records`.
         Raises StorageError if the outcome stays unknown (repeat the call), StateError if the transaction was used
-        for other rows or a table is damaged.
+        for other rows or a table is damaged, ValueError for rows of another schema.
         """
+        # Both are checked before either is written.
+        batch = {"steps": steps.cast(TABLES["steps"]), "lives": lives.cast(TABLES["lives"])}
         versions, files = {}, []
-        for name, rows in (("steps", steps), ("lives", lives)):
-            versions[name], new = self._append(name, rows.cast(TABLES[name]), transaction)
+        for name, rows in batch.items():
+            versions[name], new = self._append(name, rows, transaction)
             files += new
         attempts = sorted(set(lives.column("attempt").to_pylist()))
         return Receipt(versions=versions, files=tuple(files), attempts=tuple(attempts))

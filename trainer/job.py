@@ -39,9 +39,18 @@ class TrainingResult(Record):
     examples: int = 0
     """Distinct decisions learned from."""
     tokens: int = 0
-    """Tokens that went through the model, all epochs, padding excluded."""
+    """Tokens of the examples, all epochs; a beginning that several examples share counts for each of them."""
     seconds: float = 0.0
     loss_first: float | None = None
     """Mean loss of the first epoch's first tenth of updates (at least one)."""
     loss_last: float | None = None
     """Mean loss of the last tenth of updates (at least one)."""
+    discarded: float = 0.0
+    """Share of the parents' combined weight change that crossover could not keep at the adapter's rank."""
+
+
+def keep_parent(job: TrainingJob, reason: str, seconds: float = 0.0) -> TrainingResult:
+    """Result of a job that failed: the first parent's adapter lives on."""
+    return TrainingResult(
+        individual=job.child.id, adapter=job.parents[0].adapter, status="failed", reason=reason, seconds=seconds
+    )

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from telemetry.failures import ForagerError
+from telemetry.records import EndReason
 from telemetry.seeds import seed63
 from workers.action import decide
 from workers.engine import Completion, CompletionRequest
@@ -57,6 +58,6 @@ async def live(task: LifeTask, environment: Environment, codec: Codec, ask: Ask,
             state = json.dumps(environment.state(), separators=(",", ":"), allow_nan=False)
         record.add(observation, prompt, choices[decision.index], decision, seed, outcome.observation.energy, state)
         observation = outcome.observation
-        if outcome.end is not None:
-            record.close(outcome.end, outcome.cause)
+        if outcome.end is not None or len(record.action) == environment.horizon:
+            record.close(outcome.end or EndReason.SURVIVED, outcome.cause)
             return record

@@ -39,15 +39,15 @@ class Objective(Protocol):
         ...
 
 
-def _sft(config: TrainerConfig, model: Path) -> Objective:
+def _sft(config: TrainerConfig, model: Path | None) -> Objective:
     objective: Objective = import_module("trainer.objectives.sft").Sft(config, model)
     return objective
 
 
-def _scripted(config: TrainerConfig, model: Path) -> Objective:
+def _scripted(config: TrainerConfig, model: Path | None) -> Objective:
     objective: Objective = import_module("trainer.objectives.scripted").Scripted(config, model)
     return objective
 
 
-OBJECTIVES: dict[str, Callable[[TrainerConfig, Path], Objective]] = {"sft": _sft, "scripted": _scripted}
+OBJECTIVES: dict[str, Callable[[TrainerConfig, Path | None], Objective]] = {"sft": _sft, "scripted": _scripted}
 """By the `kind` of the objective's config."""

@@ -21,7 +21,7 @@ from trainer.objectives import Fit
 class Scripted:
     """Shifts weights by addressed noise. Needs no model, no torch."""
 
-    def __init__(self, config: TrainerConfig, model: Path) -> None:
+    def __init__(self, config: TrainerConfig, model: Path | None) -> None:
         if not isinstance(config.objective, ScriptedConfig):
             raise TypeError(f"objective {config.objective.kind!r} is not scripted")
         self._shift = config.objective.shift

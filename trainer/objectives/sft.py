@@ -1,11 +1,13 @@
 """Advantage-weighted supervised fine-tuning of LoRA weights with TRL and PEFT.
 
 The base model is loaded once and never changes: each job attaches an adapter, trains it and takes it off again.
-Loss is taken on completion tokens only. Prompts are padded on the left, so that the completions end together and the
-model computes logits at the last few positions instead of everywhere: with a vocabulary of 50,000 and decisions of
-one token, a softmax over whole prompts would cost more than many layers.
+Loss is taken on completion tokens only, and computed only where it counts. A batch becomes one row: the beginning
+that its prompts share (the rules of the world, the strategy) once, then every prompt's own rest, which an attention
+mask lets see the shared beginning and itself. That is the same arithmetic as one padded row per example, without the
+padding and the repetition; and the softmax over the vocabulary runs only where a completion token is predicted.
 """
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
 from telemetry.adapters import LoraWeights
+from telemetry.failures import UsageError
 from telemetry.lora import last_part, tensor_name
 from telemetry.seeds import rng
 from trainer.config import SftConfig, TrainerConfig
@@ -30,23 +33,31 @@ from trainer.examples import Examples
 from trainer.job import TrainingJob
 from trainer.objectives import Fit, TrainingFailed
 
-IGNORED = -100
+MAX_ROW = 2048
+"""Tokens of a packed row: attention costs the square of it."""
 
 
 class Sft:
     """Fits training sets one after another on one frozen base model."""
 
-    def __init__(self, config: TrainerConfig, model: Path) -> None:
+    def __init__(self, config: TrainerConfig, model: Path | None) -> None:
         """`model` is a directory with safetensors weights, `config.json` and `tokenizer.json`."""
         if not isinstance(config.objective, SftConfig):
             raise TypeError(f"objective {config.objective.kind!r} is not sft")
+        if model is None:
+            raise UsageError("trainer.objective.kind: got sft, expected scripted; the scripted engine has no weights")
         torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
         self._objective = config.objective
-        self._autocast = config.precision == "bf16"
-        self._on_gpu = config.gpus_per_job > 0 and torch.cuda.is_available()
+        self._on_gpu = config.gpus_per_job > 0
+        self._autocast = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(self._on_gpu))
         # TRL insists on a tokenizer although its input is tokenised already; this one needs no other file.
         self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"))
-        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, local_files_only=True)
+        base = AutoModelForCausalLM.from_pretrained(
+            model, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
+        )
+        others = set(getattr(base.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+        if others:
+            raise UsageError(f"model: got {', '.join(sorted(others))} layers, expected attention in every layer")
         self._base = base.to("cuda" if self._on_gpu else "cpu").requires_grad_(False)
 
     def fit(self, start: LoraWeights, examples: Examples, job: TrainingJob) -> Fit:
@@ -123,21 +134,35 @@ class WeightedSft(SFTTrainer):  # type: ignore[misc]
 
         With all weights 1 this is the loss of SFTTrainer. Raises TrainingFailed if it is not finite.
         """
-        targets, weights = inputs.pop("targets"), inputs.pop("weights")
-        with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.autocast):
-            outputs = model(**inputs, use_cache=False, logits_to_keep=targets.shape[1])
-        logits = outputs.logits.float()
-        nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
-        loss = (nll.view_as(targets).sum(1) * weights).sum() / (targets != IGNORED).sum()
+        total, tokens, outputs = torch.zeros(()), 0, []
+        for row in inputs["rows"]:
+            targets, weights = row.pop("targets"), row.pop("weights")
+            with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.autocast):
+                outputs.append(model(**row, use_cache=False))
+            nll = cross_entropy(outputs[-1].logits[0].float(), targets, reduction="none")
+            total = total.to(nll.device) + (nll * weights).sum()
+            tokens += len(targets)
+        loss = total / tokens
         self.losses.append(loss.item())
-        if not np.isfinite(self.losses[-1]):
+        if not math.isfinite(self.losses[-1]):
             raise TrainingFailed(f"the loss of update {len(self.losses)} is not finite")
         return (loss, outputs) if return_outputs else loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the count would be of another input layout, and it is not reported."""
+        return 0
 
 
 def batches(count: int, epochs: int, seed: int) -> list[int]:
     """Order in which `count` examples are seen: a fresh addressed shuffle per pass."""
     return [int(index) for epoch in range(epochs) for index in rng(seed, "batches", epoch).permutation(count)]
+
+
+def _multiplies_bf16(on_gpu: bool) -> bool:
+    """A CPU without bf16 instructions emulates them, at a quarter of the speed of fp32."""
+    if on_gpu:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(present is True for name, present in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def slope(step: int, updates: int, warmup: float) -> float:
@@ -146,24 +171,53 @@ def slope(step: int, updates: int, warmup: float) -> float:
     return (step + 1) / (rise + 1) if step < rise else max(updates - step, 0) / max(updates - rise, 1)
 
 
-def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Batch of left-padded rows: `input_ids` [batch, length] without the last token, which predicts nothing.
+def collate(examples: list[dict[str, Any]]) -> dict[str, list[dict[str, torch.Tensor]]]:
+    """A batch as rows of at most MAX_ROW tokens (a single longer example is a row of its own)."""
+    rows: list[list[dict[str, Any]]] = [[]]
+    for example in examples:
+        if rows[-1] and _packed_length([*rows[-1], example]) > MAX_ROW:
+            rows.append([])
+        rows[-1].append(example)
+    return {"rows": [pack(row) for row in rows]}
 
-    `targets` [batch, longest completion] are the tokens that the last positions predict, IGNORED before them.
+
+def pack(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """One row for several examples; the last token of each is left out, because it predicts nothing.
+
+    `input_ids` and `position_ids` [1, length]; `attention_mask` [1, 1, length, length], true where the second index
+    may be seen by the first; `logits_to_keep`, `targets` and `weights` [completion tokens].
     """
-    lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) - 1 for row in rows]
-    keep = max(len(row["completion_ids"]) for row in rows)
-    ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    targets = torch.full((len(rows), keep), IGNORED)
-    for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        completion = torch.tensor(row["completion_ids"])
-        ids[index, -length:] = torch.tensor([*row["prompt_ids"], *row["completion_ids"][:-1]])
-        mask[index, -length:] = 1
-        targets[index, -len(completion) :] = completion
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    weights = torch.tensor([row["weight"] for row in rows], dtype=torch.float32)
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "targets": targets, "weights": weights}
+    inputs = [example["prompt_ids"] + example["completion_ids"][:-1] for example in examples]
+    shared = _shared(inputs)
+    ids, positions, owners = list(inputs[0][:shared]), list(range(shared)), [0] * shared
+    keep: list[int] = []
+    for number, (tokens, example) in enumerate(zip(inputs, examples, strict=True), 1):
+        ids += tokens[shared:]
+        positions += range(shared, len(tokens))
+        owners += [number] * (len(tokens) - shared)
+        keep += range(len(ids) - len(example["completion_ids"]), len(ids))
+    owner, position = torch.tensor(owners), torch.tensor(positions)
+    visible = (owner[:, None] == owner) | (owner == 0)
+    return {
+        "input_ids": torch.tensor([ids]),
+        "position_ids": position[None],
+        "attention_mask": (visible & (position <= position[:, None]))[None, None],
+        "logits_to_keep": torch.tensor(keep),
+        "targets": torch.tensor([token for example in examples for token in example["completion_ids"]]),
+        "weights": torch.tensor([example["weight"] for example in examples for _ in example["completion_ids"]]),
+    }
+
+
+def _shared(inputs: list[list[int]]) -> int:
+    """Length of the longest common beginning that leaves every input a token of its own to predict from."""
+    limit = min(map(len, inputs)) - 1
+    columns = zip(*(tokens[:limit] for tokens in inputs), strict=True)
+    return next((index for index, column in enumerate(columns) if len(set(column)) > 1), limit)
+
+
+def _packed_length(examples: list[dict[str, Any]]) -> int:
+    inputs = [example["prompt_ids"] + example["completion_ids"][:-1] for example in examples]
+    return sum(map(len, inputs)) - (len(inputs) - 1) * _shared(inputs)
 
 
 def _dataset(examples: Examples, order: list[int]) -> Dataset:

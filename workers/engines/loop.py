@@ -136,8 +136,8 @@ class CoreThread:
             if core.busy():
                 self._deliver(core.step())
             elif isinstance(self._held, _Load):
-                self._change(core, self._held)
-                self._held = None
+                load, self._held = self._held, None
+                self._change(core, load)
             else:
                 return
 

@@ -151,11 +151,13 @@ def _arguments(config: VllmEngineConfig, directory: Path) -> Any:
     from vllm.platforms import current_platform
 
     cpu = current_platform.is_cpu()
-    lora: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if config.serving == "lora":
-        lora = {"enable_lora": True, "max_loras": config.max_adapters, "max_lora_rank": config.max_rank}
+        # vLLM's CPU kernels take slot -1, no adapter, for the last one: a spare slot keeps that one empty.
+        slots = config.max_adapters + 1 if cpu else config.max_adapters
+        options = {"enable_lora": True, "max_loras": slots, "max_lora_rank": config.max_rank}
     if cpu:
-        lora["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
+        options["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
     return EngineArgs(
         model=str(directory.resolve()),
         dtype=config.dtype,
@@ -175,7 +177,7 @@ def _arguments(config: VllmEngineConfig, directory: Path) -> Any:
         max_logprobs=MAX_CHOICES,
         disable_log_stats=True,
         trust_remote_code=False,
-        **lora,
+        **options,
     )
 
 

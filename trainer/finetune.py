@@ -1,0 +1,117 @@
+"""One training job, start to adapter: cross and mutate the parents' weights, learn from records, gate, publish.
+
+A Trainer lives in one process and loads the base model once. Law: a job that fails by its own doing (nothing to
+learn from, a loss that is not finite, weights the gate refuses) ends as a result that keeps the first parent's
+adapter; whatever goes wrong around it (the store, the process) is raised, because another try may go well.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import pyarrow as pa
+
+from telemetry.adapters import AdapterRefused, LoraWeights, Shelf, check_files, save
+from telemetry.records import BaseModelCard, FileRef
+from telemetry.seeds import rng
+from telemetry.store import open_store
+from trainer import merge
+from trainer.config import SftConfig, TrainerConfig
+from trainer.examples import NoExamples, build
+from trainer.job import TrainingJob, TrainingResult, keep_parent
+from trainer.objectives import OBJECTIVES, Fit, TrainingFailed
+
+log = logging.getLogger(__name__)
+
+Trained = tuple[TrainingResult, tuple[FileRef, ...]]
+"""How a job ended, and the store objects it published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a child's training begins."""
+
+    weights: LoraWeights
+    adapter: str | None
+    """The parent's adapter if `weights` change the base model exactly as it does; "" if they are something new."""
+    discarded: float
+    """Share of the combined weight change lost to the rank."""
+
+
+class Trainer:
+    """Runs training jobs one at a time."""
+
+    def __init__(self, config: TrainerConfig, card: BaseModelCard, model_dir: Path | None, store_url: str) -> None:
+        """`model_dir` holds the base model; None for the scripted engine, which has none."""
+        self._config = config
+        self._card = card
+        self._shelf = Shelf(open_store(store_url))
+        self._objective = OBJECTIVES[config.objective.kind](config, model_dir) if config.enabled else None
+
+    async def run(self, job: TrainingJob, steps: pa.Table) -> Trained:
+        """Trains on committed `steps` (schema STEPS, or the columns that examples.of_parents leaves).
+
+        Computes from first to last line without awaiting: a trainer has nothing else to do. Equal arguments give
+        equal adapters on one machine. Raises StateError or StorageError when the store fails.
+        """
+        began = time.monotonic()
+        try:
+            result, refs = self._train(job, steps)
+        except (NoExamples, TrainingFailed, AdapterRefused) as error:
+            log.warning("%s: %s", job.child.id, error)
+            result, refs = keep_parent(job, str(error)), ()
+        return result.model_copy(update={"seconds": round(time.monotonic() - began, 3)}), refs
+
+    def _train(self, job: TrainingJob, steps: pa.Table) -> Trained:
+        start = self._start(job)
+        if self._objective is None:
+            return self._publish(job, start, Fit(start.weights), examples=0)
+        objective = self._config.objective
+        # The scripted objective learns nothing, but selects as sft does, so that dry runs walk the same path.
+        examples = build(steps, job, objective if isinstance(objective, SftConfig) else SftConfig())
+        fit = self._objective.fit(start.weights, examples, job)
+        return self._publish(job, Start(fit.weights, "", start.discarded), fit, len(examples.keys))
+
+    def _start(self, job: TrainingJob) -> Start:
+        """The parents' weight changes, crossed and mutated."""
+        lora = self._config.lora
+        heirs = [(parent.adapter, parent.weight) for parent in job.parents if parent.weight != 0]
+        loaded = [(self._shelf.load(adapter) if adapter else None, weight) for adapter, weight in heirs]
+        if any(weights for weights, _ in loaded):
+            crossed, discarded = merge.crossover(loaded, lora, rng(job.seed, "crossover"))
+            known = next((id_ for (id_, _), (weights, _) in zip(heirs, loaded, strict=True) if weights is crossed), "")
+        else:
+            crossed, discarded, known = merge.fresh(self._card, lora, rng(job.seed, "fresh")), 0.0, None
+        weights = merge.mutate(crossed, job.mutation, rng(job.seed, "mutate"))
+        return Start(weights, known if weights is crossed else "", discarded)
+
+    def _publish(self, job: TrainingJob, made: Start, fit: Fit, examples: int) -> Trained:
+        adapter = made.adapter
+        refs: tuple[FileRef, ...] = ()
+        if adapter == "":
+            files = save(made.weights, self._card)
+            check_files(files, self._card, self._config.lora.rank)
+            adapter, refs = self._shelf.publish_files(files)
+        first, last = _ends(fit.losses)
+        result = TrainingResult(
+            individual=job.child.id,
+            adapter=adapter,
+            status="trained",
+            examples=examples,
+            tokens=fit.tokens,
+            loss_first=first,
+            loss_last=last,
+            discarded=made.discarded,
+        )
+        return result, refs
+
+
+def _ends(losses: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean of the first and of the last tenth of the losses, at least one each."""
+    if not losses:
+        return None, None
+    tenth = max(1, len(losses) // 10)
+    return fmean(losses[:tenth]), fmean(losses[-tenth:])
