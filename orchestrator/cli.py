@@ -105,10 +105,14 @@ def status(run: RunPlace, json: Json = False) -> None:
 def lineage(run: RunPlace, json: Json = False) -> None:
     """Who descends from whom, who was culled, who is the champion."""
     _, state = _open_run(run)
-    from orchestrator.summary import lineage_rows, print_lineage
+    from orchestrator.console import print_lineage
+    from orchestrator.lineage import lineage_rows
 
     rows = lineage_rows(state)
-    _print(rows, True) if json else print_lineage(rows)
+    if json:
+        _print([row.model_dump(mode="json") for row in rows], True)
+    else:
+        print_lineage(rows)
 
 
 @app.command(epilog="Example: `forager replay runs/demo champion/3` or `forager replay runs/demo g002-001/5`")
@@ -202,7 +206,7 @@ def _print(value: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(value, indent=2, allow_nan=False))
     else:
-        from orchestrator.display import print_mapping
+        from orchestrator.console import print_mapping
 
         print_mapping(value)
 

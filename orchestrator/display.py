@@ -140,7 +140,8 @@ class LiveDisplay:
         progress = self._progress
         parts: list[RenderableType] = [self._heading(progress), _bars(progress)]
         tables = Table.grid(padding=(0, 4))
-        tables.add_row(_people_table(progress), _last_table(progress.last, self._lineages) if progress.last else "")
+        people = [_people_table(progress)] if progress.population else [Text(f"{progress.alive} alive", style="dim")]
+        tables.add_row(*people, _last_table(progress.last, self._lineages) if progress.last else "")
         parts += [Text(), tables]
         title = Text.assemble((" forager ", "bold"), (f"{clean(progress.run)} ", "cyan"))
         subtitle = Text(f" {clean(self._config.environment.name)}  {clean(self._config.model)} ", style="dim")
@@ -163,8 +164,10 @@ class LiveDisplay:
 
 def _bars(progress: Progress) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
-    pace = f"{progress.alive} alive  {progress.rate:.1f} decisions/s" if progress.alive else ""
-    rows = [("lives", progress.lives_done, progress.lives_planned, pace)]
+    pace = (
+        f"{progress.alive} alive  {progress.rate:.1f} decisions/s" if progress.phase in ("living", "evaluating") else ""
+    )
+    rows = [("lives", progress.lives_done, progress.lives_planned, pace)] if progress.lives_planned else []
     rows += [("births", len(progress.births), progress.births_planned, "")] if progress.births_planned else []
     for name, done, planned, extra in rows:
         bar = ProgressBar(

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from orchestrator.console import print_summary
 from orchestrator.driver import worker_rooms
 from orchestrator.evaluation import find, model_rows, reference_row
 from orchestrator.rooms import find_model
 from orchestrator.run import config_of
 from orchestrator.state import RunState
-from orchestrator.summary import print_summary, report_data, summarize
+from orchestrator.summary import report_data, summarize
 from telemetry.report.page import render
 from telemetry.store import Store
 

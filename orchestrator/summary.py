@@ -7,7 +7,7 @@ their docstrings the meaning. Generations count from 0, as in the ids of individ
 from collections import Counter
 from collections.abc import Iterable
 from statistics import fmean, median
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.config import RunConfig
 from orchestrator.lineage import LineageRow, ancestry, lineage_rows, short
@@ -46,25 +46,14 @@ class GenerationRow(Record):
     """Wall time by phase."""
 
 
-class TrainingRow(Record):
-    """One ended training job."""
+class TrainingRow(TrainingResult):
+    """One ended training job: what its TrainingResult says, the adapter's id shortened, and whose birth it was."""
 
     generation: int
     """The generation its child was born into."""
-    individual: str
     lineage: str | None
     """null until the child's generation lives."""
     parents: tuple[str, ...]
-    status: Literal["trained", "failed"]
-    reason: str
-    """Why it failed; empty otherwise."""
-    examples: int
-    tokens: int
-    seconds: float
-    loss_first: float | None
-    loss_last: float | None
-    adapter: str | None
-    """First characters of the content id; null is the untouched base model."""
 
 
 class Totals(Record):

@@ -1,4 +1,4 @@
-"""What delta-rs leaves to its users: finding a transaction's log entry, and a log that survives a power cut.
+"""What delta-rs leaves to its users: a log with one beginning, that can be searched and survives a power cut.
 
 delta-rs writes the log `<table>/_delta_log/<version:020d>.json` and its checkpoints without fsync. On a local disk
 an entry that was never acknowledged may therefore come back empty or full of zeros, and would bar the table to
@@ -6,10 +6,13 @@ everybody. On object stores a write is whole or absent, and there is nothing to 
 """
 
 import json
+import time
+import uuid
 from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from deltalake import Schema
 
 from telemetry.failures import StateError
 from telemetry.store import Store
@@ -18,6 +21,23 @@ from telemetry.store import Store
 def key_of(table: str, version: int) -> str:
     """Key of a log entry."""
     return f"{table}/_delta_log/{version:020d}.json"
+
+
+def create(store: Store, table: str, schema: pa.Schema, partition: str, settings: dict[str, str]) -> None:
+    """Make the table if there is none: its first log entry, which only one of several makers can write.
+
+    The library's own creation is not exclusive: makers that race stack several table definitions.
+    """
+    metadata = {
+        "id": str(uuid.uuid4()),
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": Schema.from_arrow(schema).to_json(),
+        "partitionColumns": [partition],
+        "createdTime": int(time.time() * 1000),
+        "configuration": settings,
+    }
+    actions = [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": metadata}]
+    store.put_if_absent(key_of(table, 0), "\n".join(map(json.dumps, actions)).encode())
 
 
 def find(store: Store, table: str, head: int, transaction: str) -> tuple[int, list[str]]:

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 
 import pyarrow as pa
@@ -164,16 +164,7 @@ class Ledger:
             try:
                 table = DeltaTable(url, storage_options=options)
             except TableNotFoundError:
-                # Somebody else may make it first; then theirs is opened.
-                with suppress(DeltaError):
-                    DeltaTable.create(
-                        url,
-                        TABLES[name],
-                        mode="ignore",
-                        partition_by=[PARTITION],
-                        configuration=SETTINGS,
-                        storage_options=options,
-                    )
+                delta_log.create(self.store, _folder(name), TABLES[name], PARTITION, SETTINGS)
                 table = DeltaTable(url, storage_options=options)
             self._tables[name] = table
             return table

@@ -61,7 +61,7 @@ def test_the_numbers_are_those_of_the_run() -> None:
     assert value("forager_run_info", labels) == 1
 
 
-def test_status_and_commit_time_follow_the_events(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_and_commit_time_follow_the_events() -> None:
     config = run_config(generations=1)
     state = newborn_run(config)
     metrics = Metrics(run="first-run")

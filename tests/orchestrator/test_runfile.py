@@ -126,6 +126,15 @@ ADDITIONS = [
 """(lines added to the good run file, the line they must give)."""
 
 
+def explanation_of(data: bytes) -> str:
+    """The error that a run file with these bytes gives, if any; every other exception passes through."""
+    try:
+        validate(parse(data, "run.yaml"), "run.yaml")
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
 def line_of(data: bytes) -> str:
     """The error that a run file with these bytes gives, without the file's name."""
     with pytest.raises(UsageError) as caught:
@@ -170,11 +179,9 @@ def test_bad_additions(addition: str, line: str) -> None:
 def test_deep_nesting_is_refused_or_read_and_never_crashes(opening: str, closing: str, depth: int) -> None:
     nest = depth * opening + depth * closing
     text = f"{GOOD}environment: {{settings: {{a: {nest.replace('{a: }', '{a: 1}')}}}}}\n"
-    try:
-        validate(parse(text.encode(), "run.yaml"), "run.yaml")
-    except UsageError as error:
-        assert "\n" not in str(error)
-        assert depth > 150
+    explanation = explanation_of(text.encode())
+    assert "\n" not in explanation
+    assert not explanation or depth > 150
 
 
 def test_a_file_that_is_too_large_or_not_there(tmp_path: Path) -> None:
@@ -184,7 +191,7 @@ def test_a_file_that_is_too_large_or_not_there(tmp_path: Path) -> None:
         load(large)
     with pytest.raises(UsageError, match=r"gone\.yaml: cannot be read: No such file or directory$"):
         load(tmp_path / "gone.yaml")
-    with pytest.raises(UsageError, match="cannot be read: Is a directory$"):
+    with pytest.raises(UsageError, match=r"cannot be read: Is a directory$"):
         load(tmp_path)
 
 
@@ -201,11 +208,9 @@ good = yaml.safe_load(GOOD)
 
 
 def reads_or_explains(data: bytes) -> None:
-    try:
-        validate(parse(data, "run.yaml"), "run.yaml")
-    except UsageError as error:
-        assert str(error).startswith("run.yaml: ")
-        assert str(error).isprintable()
+    explanation = explanation_of(data)
+    assert explanation == "" or explanation.startswith("run.yaml: ")
+    assert explanation.isprintable()
 
 
 @settings(max_examples=300)
