@@ -80,10 +80,8 @@ def _check_adapters(store: Store, state: RunState, vouched: dict[str, FileRef]) 
         where = f"adapters/{adapter}"
         try:
             shelf.load(str(adapter))
-        except KeyError:
-            yield error(where, "missing; restore it from a copy")
         except StateError as failure:
-            yield error(where, str(failure))
+            yield error(where, str(failure).removeprefix(f"{where}: "))
         if sum(key.startswith(f"{where}/") for key in vouched) != 2:
             yield error(where, "is used, but no journal entry vouches for both of its files")
 

@@ -87,8 +87,6 @@ class Store(ABC):
             if not self.put_if_absent(key, b"first") or self.get(key) != b"first" or key not in self.list("probe"):
                 raise StorageError(f"{self}: an object that was just written cannot be read back")
             if self.put_if_absent(key, b"second"):
-                raise StorageError(
-                    f"{self}: two writers can create one object; use a store with conditional writes"
-                )
+                raise StorageError(f"{self}: two writers can create one object; use a store with conditional writes")
         finally:
             self.delete(key)

@@ -12,7 +12,7 @@ from telemetry.records import LifeKey, LifeSummary
 from telemetry.remote import RemoteLost
 from workers.config import EnvironmentConfig
 from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
-from workers.environment import make
+from workers.environment import maker
 from workers.life import EnvironmentFailure, live
 from workers.prompt import Codec
 from workers.recorder import LifeRecord, LifeTask, to_tables
@@ -92,8 +92,8 @@ class AgentHost:
     ) -> None:
         self._run = run
         self._run_seed = run_seed
-        self._environment = environment
-        self._world = make(environment.name, environment.settings).name
+        self._make_world = maker(environment.name, environment.settings)
+        self._world_name = self._make_world().name
         self._codec = Codec(description)
         self._sink = sink
         self._request_batch = request_batch
@@ -109,7 +109,7 @@ class AgentHost:
         outcomes = await asyncio.gather(*(self._live_one(task, batcher) for task in tasks))
         records = [outcome for outcome in outcomes if isinstance(outcome, LifeRecord)]
         if records and record:
-            steps, lives = to_tables(records, run=self._run, world=self._world, engine=engine_name)
+            steps, lives = to_tables(records, run=self._run, world=self._world_name, engine=engine_name)
             await self._sink.append(steps, lives)
         return Report(
             finished=tuple(record.summary() for record in records),
@@ -119,8 +119,7 @@ class AgentHost:
     async def _live_one(self, task: LifeTask, batcher: Batcher) -> LifeRecord | LostLife:
         self._alive += 1
         try:
-            world = make(self._environment.name, self._environment.settings)
-            return await live(task, world, self._codec, self._counted(batcher), self._run_seed)
+            return await live(task, self._make_world(), self._codec, self._counted(batcher), self._run_seed)
         except EnvironmentFailure as error:
             return LostLife(task.key, str(error), engine=False)
         except (RemoteLost, EngineFailure) as error:

@@ -103,12 +103,21 @@ def find(name: str) -> type[Environment]:
     return world  # type: ignore[no-any-return]
 
 
-def make(name: str, settings: Mapping[str, Any]) -> Environment:
-    """A fresh instance of the world `name`. Raises UsageError for settings it does not accept."""
+def maker(name: str, settings: Mapping[str, Any]) -> Callable[[], Environment]:
+    """Makes fresh instances of the world `name`; looks it up and checks its settings once.
+
+    Raises UsageError for a world that cannot be found or settings it does not accept.
+    """
     world = find(name)
     try:
-        return world(world.Settings.model_validate(dict(settings)))
+        checked = world.Settings.model_validate(dict(settings))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"environment.settings.{where}: got {first['input']!r}: {first['msg']}") from error
+    return lambda: world(checked)
+
+
+def make(name: str, settings: Mapping[str, Any]) -> Environment:
+    """One fresh instance of the world `name`. Raises UsageError as `maker` does."""
+    return maker(name, settings)()

@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def chopped(rows: list[dict[str, Any]], cuts: list[int]) -> pa.Table:
     """The rows in chunks cut at `cuts`, each chunk a slice of a larger table, so that its offset is not zero."""
     edges = sorted({0, len(rows), *(cut % (len(rows) + 1) for cut in cuts)})
     padded = pa.Table.from_pylist([*rows[-1:], *rows, *rows[:1]], schema=SCHEMA)
-    chunks = [padded.slice(1 + start, end - start) for start, end in zip(edges, edges[1:], strict=False)]
+    chunks = [padded.slice(1 + start, end - start) for start, end in pairwise(edges)]
     return pa.concat_tables([SCHEMA.empty_table(), *chunks])
 
 

@@ -52,7 +52,7 @@ def test_lives_that_are_not_there(state: RunState, spec: str, line: str) -> None
 
 def test_there_is_no_champion_before_the_first_generation_is_over(finished: Path) -> None:
     entries = Journal(state_at(finished)[0]).read()
-    with pytest.raises(UsageError, match="^life: there is no champion before the first generation is over"):
+    with pytest.raises(UsageError, match=r"^life: there is no champion before the first generation is over"):
         find_life(fold(entries[:3]), "champion")
 
 
