@@ -16,6 +16,8 @@ Start = Callable[..., Any]
 SETTINGS = {
     # Set here, before Ray is imported, because some are read at import.
     "RAY_AUTH_MODE": "token",
+    # Ray lowers the priority of its workers, who do all the work here.
+    "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

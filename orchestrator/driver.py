@@ -76,9 +76,9 @@ def _drive(run: Run, model: Model, metrics: Metrics) -> RunState:
     listener = MetricsListener(metrics)
     listener.replay(run.state)
     with (
-        _terminable(),
         open_display(config, run.state) as display,
         cluster(config.ray) as start_actor,
+        _terminable(),  # after Ray, which installs a handler of its own
         asyncio.Runner() as runner,
     ):
         run.listeners += [listener, display]

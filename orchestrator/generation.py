@@ -15,7 +15,7 @@ from telemetry.ledger import Receipt
 from telemetry.records import FileRef, Individual, LifeKey, LifeSummary
 from trainer.job import TrainingJob, TrainingResult
 
-Acknowledge = Callable[[Receipt, Sequence[LifeSummary], float], None]
+Acknowledge = Callable[[Sequence[Receipt], Sequence[LifeSummary], float], None]
 Publish = Callable[[TrainingResult, Sequence[FileRef]], None]
 
 

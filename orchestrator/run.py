@@ -71,8 +71,8 @@ class Run:
         """Committed lives of the generation that lives now."""
         return {key for key in self.state.lives if key.generation == self.generation}
 
-    def acknowledge(self, receipt: Receipt, lives: Sequence[LifeSummary], seconds: float) -> None:
-        """Makes appended lives part of the run."""
+    def acknowledge(self, receipts: Sequence[Receipt], lives: Sequence[LifeSummary], seconds: float) -> None:
+        """Makes appended lives part of the run; `receipts` are the appends not vouched for before, oldest first."""
         ends: dict[str, int] = {}
         for life in lives:
             label = f"{life.end}:{life.cause}" if life.end is EndReason.DIED else str(life.end)
@@ -81,7 +81,7 @@ class Run:
         self._commit(
             LivesCommitted(
                 generation=self.generation,
-                tables=dict(receipt.versions),
+                tables=dict(receipts[-1].versions) if receipts else self.state.tables,
                 lives=tuple((life.key.individual, life.key.life, life.attempt) for life in ordered),
                 decisions=sum(life.steps for life in lives),
                 prompt_tokens=sum(life.prompt_tokens for life in lives),
@@ -90,7 +90,7 @@ class Run:
                 seconds=round(seconds, 3),
             ),
             "lives",
-            receipt.files,
+            [file for receipt in receipts for file in receipt.files],
         )
 
     def table(self, name: str) -> pa.Table:
@@ -170,7 +170,9 @@ def _take_over(store: Store, journal: Journal, config: RunConfig) -> Run:
         version=__version__,
     )
     writer = journal.open_epoch(opened.model_dump(mode="json"))
-    return Run(store, writer, fold(writer.history), config)
+    state = fold(writer.history)
+    Ledger(store).repair(state.tables)
+    return Run(store, writer, state, config)
 
 
 def champion(state: RunState) -> Individual:

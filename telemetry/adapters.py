@@ -6,7 +6,6 @@ nothing whose bytes the gate has not passed reaches an engine; one bad adapter p
 """
 
 import re
-import reprlib
 import shutil
 import tempfile
 from hashlib import sha256
@@ -37,6 +36,7 @@ from telemetry.lora import (
     read_files,
     refuse,
     save,
+    show,
     tensor_name,
 )
 from telemetry.records import BaseModelCard, FileRef
@@ -63,7 +63,7 @@ def check_files(files: Files, card: BaseModelCard, max_rank: int) -> str:
             expected[tensor_name(module, "A")] = (rank, into)
             expected[tensor_name(module, "B")] = (out, rank)
     for name in sorted(tensors.keys() ^ expected.keys()):
-        refuse(WEIGHTS, f"{'unexpected' if name in tensors else 'missing'} tensor {reprlib.repr(name)}")
+        refuse(WEIGHTS, f"{'unexpected' if name in tensors else 'missing'} tensor {show(name)}")
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             refuse(WEIGHTS, f"{name} has shape {tensors[name].shape}, expected {shape}")
@@ -92,16 +92,16 @@ def _check_config(data: bytes, card: BaseModelCard, max_rank: int) -> tuple[int,
     targets = found.get("target_modules")
     known = {last_part(module) for module in card.modules}
     if not isinstance(targets, list) or not targets or not all(isinstance(target, str) for target in targets):
-        refuse(CONFIG, f"target_modules is {reprlib.repr(targets)}, expected a list of module names")
+        refuse(CONFIG, f"target_modules is {show(targets)}, expected a list of module names")
     for target in targets:
         if target not in known:
-            refuse(CONFIG, f"target_modules names {reprlib.repr(target)}, which {card.id} does not have")
+            refuse(CONFIG, f"target_modules names {show(target)}, which {card.id} does not have")
     expected = canonical(rank, alpha, sorted(set(targets)), card)
     for key in sorted(found.keys() | expected.keys()):
         if key not in expected:
-            refuse(CONFIG, f"unexpected key {reprlib.repr(key)}")
+            refuse(CONFIG, f"unexpected key {show(key)}")
         if found.get(key) != expected[key]:
-            refuse(CONFIG, f"{key} is {reprlib.repr(found.get(key))}, expected {expected[key]!r}")
+            refuse(CONFIG, f"{key} is {show(found.get(key))}, expected {expected[key]!r}")
     if data != encode(expected):
         refuse(CONFIG, "not in canonical form (sorted keys, no spaces)")
     return rank, targets
@@ -186,7 +186,7 @@ class Shelf:
 
 def _keys(adapter: str) -> tuple[str, str]:
     if not _ID.fullmatch(adapter):
-        raise StateError(f"adapter id: got {reprlib.repr(adapter)}, expected 64 hexadecimal digits")
+        raise StateError(f"adapter id: got {show(adapter)}, expected 64 hexadecimal digits")
     return f"adapters/{adapter}/{CONFIG}", f"adapters/{adapter}/{WEIGHTS}"
 
 

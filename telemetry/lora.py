@@ -34,6 +34,11 @@ Array = NDArray[np.float32]
 Files = tuple[bytes, bytes]
 """Contents of `adapter_config.json` and of `adapter_model.safetensors`."""
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 120
+show = _SHORT.repr
+"""`repr` of what an untrusted file says, short and on one line."""
+
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 
@@ -93,7 +98,7 @@ def read_files(directory: Path, max_weights: int) -> Files:
     except OSError as error:
         raise AdapterRefused(f"{directory}: {error.strerror}") from error
     for name in sorted(names ^ {CONFIG, WEIGHTS}):
-        refuse(reprlib.repr(name), "missing" if name not in names else "not a file of an adapter")
+        refuse(show(name), "missing" if name not in names else "not a file of an adapter")
     return _read_file(directory / CONFIG, MAX_CONFIG_BYTES), _read_file(directory / WEIGHTS, max_weights)
 
 
@@ -103,13 +108,16 @@ def _read_file(path: Path, limit: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise AdapterRefused(f"{path.name}: not a plain readable file: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             refuse(path.name, "not a plain file")
         if status.st_size > limit:
             refuse(path.name, f"{status.st_size} bytes, expected at most {limit}")
-        return file.read(limit)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
 
 
 def canonical(rank: int, alpha: int, targets: list[str], card: BaseModelCard) -> dict[str, Any]:
@@ -170,7 +178,7 @@ def parse_tensors(data: bytes) -> dict[str, Array]:
     body, position, tensors = memoryview(data)[8 + size :], 0, {}
     for begin, end, dtype, shape, name in sorted(entries):
         if begin != position or end > len(body):
-            refuse(WEIGHTS, f"{reprlib.repr(name)} does not follow the tensor before it")
+            refuse(WEIGHTS, f"{show(name)} does not follow the tensor before it")
         tensors[name] = _decode(body[begin:end], dtype).reshape(shape)
         position = end
     if position != len(body):
@@ -179,15 +187,15 @@ def parse_tensors(data: bytes) -> dict[str, Array]:
 
 
 def _entry(name: str, entry: Any) -> tuple[int, int, str, tuple[int, int]]:
-    where = reprlib.repr(name)
+    where = show(name)
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         refuse(WEIGHTS, f"{where} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in tuple(_WIDTHS):
-        refuse(WEIGHTS, f"{where} has dtype {reprlib.repr(dtype)}, expected one of {', '.join(_WIDTHS)}")
+        refuse(WEIGHTS, f"{where} has dtype {show(dtype)}, expected one of {', '.join(_WIDTHS)}")
     for pair, lowest in ((shape, 1), (offsets, 0)):
         if not isinstance(pair, list) or len(pair) != 2 or not all(type(n) is int and n >= lowest for n in pair):
-            refuse(WEIGHTS, f"{where} has shape {reprlib.repr(shape)} at {reprlib.repr(offsets)}, expected a matrix")
+            refuse(WEIGHTS, f"{where} has shape {show(shape)} at {show(offsets)}, expected a matrix")
     if offsets[1] - offsets[0] != shape[0] * shape[1] * _WIDTHS[dtype]:
         refuse(WEIGHTS, f"{where} takes {offsets[1] - offsets[0]} bytes, which its shape {shape} does not")
     return offsets[0], offsets[1], dtype, (shape[0], shape[1])
@@ -203,7 +211,7 @@ def positive(config: dict[str, Any], key: str, limit: int) -> int:
     """The integer under `key`, 1 to `limit`."""
     value = config.get(key)
     if type(value) is not int or not 1 <= value <= limit:
-        refuse(CONFIG, f"{key} is {reprlib.repr(value)}, expected 1 to {limit}")
+        refuse(CONFIG, f"{key} is {show(value)}, expected 1 to {limit}")
     return value
 
 

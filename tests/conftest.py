@@ -45,8 +45,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             stop(server)
             for port in ports.values():
-                for name in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
-                    name.unlink(missing_ok=True)
+                for number in (port, port + GRPC_OFFSET):
+                    for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                        socket_file.unlink(missing_ok=True)
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])

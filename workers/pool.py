@@ -27,7 +27,8 @@ CHUNK = 16
 """Lives per call to an agent: small enough for steady reports, large enough that calls cost nothing."""
 
 Spawn = Callable[[], Awaitable[Any]]
-Acknowledge = Callable[[Receipt, Sequence[LifeSummary], float], None]
+Acknowledge = Callable[[Sequence[Receipt], Sequence[LifeSummary], float], None]
+"""Commits lives and the appends, oldest first, made since the acknowledgement before; the wall time between them."""
 
 
 @dataclass
@@ -70,6 +71,10 @@ class _Work:
     tries: dict[LifeKey, int] = field(default_factory=dict)
     finished: dict[str, LifeSummary] = field(default_factory=dict)
     """Finished lives by attempt. With `acknowledge`, those that the journal does not know yet."""
+    written: list[Receipt] = field(default_factory=list)
+    """Appends that no acknowledgement has named yet."""
+    in_ledger: set[str] = field(default_factory=set)
+    """Attempts whose rows are written: a row may get there before its agent's report gets here."""
     last_commit: float = field(default_factory=monotonic)
     all_lived: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -217,11 +222,13 @@ class WorkerPool:
             receipt: Receipt | None = await self._sink.flush(uuid4().hex)
         except RemoteLost as error:
             raise StorageError(f"telemetry sink lost with {len(work.finished)} finished lives: {error}") from error
-        if receipt is None:
-            return
-        lives = [work.finished.pop(attempt) for attempt in receipt.attempts if attempt in work.finished]
+        if receipt is not None:
+            work.written.append(receipt)
+            work.in_ledger |= set(receipt.attempts)
+        lives = [work.finished.pop(attempt) for attempt in list(work.finished) if attempt in work.in_ledger]
         if lives:
-            work.acknowledge(receipt, lives, monotonic() - work.last_commit)
+            work.acknowledge(work.written, lives, monotonic() - work.last_commit)
+            work.written = []
             work.last_commit = monotonic()
 
     async def progress(self) -> tuple[int, int]:

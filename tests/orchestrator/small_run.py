@@ -28,7 +28,7 @@ from trainer.merge import fresh, mutate
 from workers.config import ScriptedEngineConfig
 from workers.engine import Completion, CompletionRequest
 from workers.engines.scripted import CARD, ScriptedEngine
-from workers.environment import make
+from workers.environment import maker
 from workers.life import live
 from workers.prompt import Codec
 from workers.recorder import LifeRecord, LifeTask, to_tables
@@ -77,7 +77,8 @@ class DirectWorkers:
     """Lives one life after another in this process."""
 
     def __init__(self, store: Store, config: RunConfig, levers: Levers) -> None:
-        self.horizon = make(config.environment.name, config.environment.settings).horizon
+        self._make = maker(config.environment.name, config.environment.settings)
+        self.horizon = self._make().horizon
         self._ledger, self._config, self._levers = Ledger(store), config, levers
         self._engine = ScriptedEngine(ScriptedEngineConfig(), Shelf(store).path)
 
@@ -112,9 +113,8 @@ class DirectWorkers:
         return records, self._ledger.append(steps, lives, os.urandom(8).hex())
 
     async def _live_one(self, task: LifeTask) -> LifeRecord:
-        world = make(self._config.environment.name, self._config.environment.settings)
         codec = Codec(await self._engine.describe())
-        return await live(task, world, codec, self._ask, self._config.seed)
+        return await live(task, self._make(), codec, self._ask, self._config.seed)
 
     async def _ask(self, request: CompletionRequest) -> Completion:
         return (await self._engine.complete([request]))[0]

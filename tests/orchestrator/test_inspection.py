@@ -12,7 +12,6 @@ import pytest
 from orchestrator.findings import Finding
 from orchestrator.inspection import verify
 from orchestrator.run import create
-from telemetry.journal import Journal
 from telemetry.ledger import Ledger
 from telemetry.store import open_store
 from tests.orchestrator.forgery import EditBody, EditRows, forge, in_generation, replace
@@ -52,7 +51,7 @@ def test_no_run_at_all(tmp_path: Path) -> None:
     assert finding == Finding("error", "journal", "journal: empty, expected a run; nothing was started here")
 
 
-@pytest.mark.parametrize("commits", [0, 1, 4, 7])
+@pytest.mark.parametrize("commits", [0, 4])
 def test_an_interrupted_run_is_healthy_and_its_leftovers_are_notes(tmp_path: Path, commits: int) -> None:
     store = open_store(tmp_path / "run")
     with pytest.raises(Interrupted):
@@ -299,4 +298,3 @@ def test_a_config_of_another_version_is_named(finished: Path, tmp_path: Path) ->
 def test_a_resumed_run_with_zombies_is_healthy(tmp_path: Path) -> None:
     small_run(tmp_path / "run", Levers(lives_per_commit=5, zombies=True, backwards=True))
     assert errors(tmp_path / "run") == []
-    assert len(Journal(open_store(tmp_path / "run")).read()) > 10

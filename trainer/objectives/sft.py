@@ -74,7 +74,7 @@ class Sft:
         updates = -(-len(dataset) // config.batch_size)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         rate = job.child.genome.hyperparameters.learning_rate
-        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: slope(step, updates, config.warmup))
         arguments = TrlConfig(
             output_dir=scratch,

@@ -4,6 +4,7 @@ Law: every set of tensors is computed from the pristine base files, never from w
 rounding accumulates and the base model comes back exactly.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ from typing import Any
 from telemetry.failures import UsageError
 from telemetry.lora import LoraWeights
 
+_IN_LAYER = re.compile(r"\.\d+\.")
+
 
 class MergedWeights:
-    """The base checkpoint of one model directory, mapped into memory."""
+    """The numbered layers of a base checkpoint, mapped into memory.
+
+    Adapters change nothing outside them, so embeddings and the output head, a fifth of a small model, stay in place.
+    """
 
     def __init__(self, directory: Path, dtype: Any) -> None:
         """`dtype` is the torch type that merged matrices are rounded to, once."""
@@ -24,11 +30,11 @@ class MergedWeights:
         self._tensors: dict[str, Any] = {}
         for file in files:
             with safe_open(file, framework="pt") as checkpoint:
-                for name in checkpoint.keys():  # noqa: SIM118 - not a mapping
+                for name in filter(_IN_LAYER.search, checkpoint.keys()):
                     self._tensors[name] = checkpoint.get_tensor(name)
 
     def tensors(self, adapter: LoraWeights | None) -> Iterator[tuple[str, Any]]:
-        """(name, tensor) of the whole checkpoint; `W + alpha/rank * B @ A` in float32 where the adapter changes it."""
+        """(name, tensor) of all layers; `W + alpha/rank * B @ A` in float32 where the adapter changes it."""
         changes = {} if adapter is None else {f"{module}.weight": pair for module, pair in adapter.factors.items()}
         if unknown := changes.keys() - self._tensors.keys():
             raise UsageError(f"adapter: it changes {min(unknown)}, which the model does not have")

@@ -5,6 +5,7 @@ engine, because what the engine rejects half-way may take the others with it; an
 the engine, because they stay behind in its key-value cache and reach requests of healthy individuals.
 """
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -109,8 +110,9 @@ class _VllmCore:
         self._weights.request(request.adapter)
 
     def add(self, name: str, request: CompletionRequest) -> None:
-        lora = self._weights.request(request.adapter)
-        prompt = {"prompt_token_ids": list(request.prompt_ids)}
+        from vllm.inputs import tokens_input
+
+        lora, prompt = self._weights.request(request.adapter), tokens_input(list(request.prompt_ids))
         self._engine.add_request(name, prompt, _sampling(request), lora_request=lora)
         self._requests[name] = request
 
@@ -229,6 +231,8 @@ class _Merged:
         self._adapter_path = adapter_path
         self._base = MergedWeights(directory, getattr(torch, config.dtype))
         self._serving: str | None = None
+        # It warns of every module outside the layers, which are left as they are on purpose.
+        logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
 
     def request(self, adapter: str | None) -> None:
         if adapter != self._serving:

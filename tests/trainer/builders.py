@@ -1,0 +1,56 @@
+"""Jobs, steps and cards that several tests of the trainer need."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from telemetry.records import STEPS, BaseModelCard, Genome, Hyperparameters, Individual
+from trainer.examples import COLUMNS
+from trainer.job import Parent, TrainingJob
+
+SCRIPTED = BaseModelCard(id="scripted", sha256="5" * 64, modules={"scripted.policy": (16, 32)})
+Life = tuple[str, int, Sequence[tuple[str, float]]]
+"""Individual, life, and (action, change of energy) per step."""
+
+
+def job(
+    *parents: tuple[str, str | None, float], mutation: float = 0.0, seed: int = 7, learning_rate: float = 1e-2
+) -> TrainingJob:
+    """A birth in generation 1 from parents given as (individual, adapter, weight)."""
+    hyperparameters = Hyperparameters(temperature=1.0, epsilon=0.1, learning_rate=learning_rate)
+    child = Individual(
+        id="g001-000",
+        generation=1,
+        lineage="ash",
+        parents=tuple(name for name, _, _ in parents),
+        genome=Genome(strategy="eat", hyperparameters=hyperparameters),
+    )
+    return TrainingJob(
+        child=child,
+        parents=tuple(Parent(individual=name, adapter=adapter, weight=weight) for name, adapter, weight in parents),
+        mutation=mutation,
+        seed=seed,
+    )
+
+
+def steps(lives: Sequence[Life]) -> pa.Table:
+    """Committed steps with the columns that learning needs; token ids name the row they belong to."""
+    rows = []
+    for individual, life, decisions in lives:
+        energy = 10.0
+        for step, (action, change) in enumerate(decisions):
+            number = len(rows)
+            rows.append(
+                {
+                    "individual": individual,
+                    "life": life,
+                    "step": step,
+                    "prompt_ids": [1, 2, 3, 10 + number % 50, 20 + life % 50],
+                    "completion_ids": [100 + len(action)],
+                    "action": action,
+                    "energy_before": energy,
+                    "energy_after": energy + change,
+                }
+            )
+            energy += change
+    return pa.Table.from_pylist(rows, schema=pa.schema([STEPS.field(name) for name in COLUMNS]))
