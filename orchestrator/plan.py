@@ -7,7 +7,7 @@ from orchestrator.config import RunConfig
 from telemetry.models import on_disk
 from workers.environment import make
 
-BYTES_PER_PARAMETER = {"bfloat16": 2, "float16": 2, "float32": 4}
+BYTES_PER_PARAMETER = {"auto": 4, "bfloat16": 2, "float16": 2, "float32": 4}
 TOKENS_PER_CHARACTER = 0.3
 """Rule of thumb for English chat prompts; the ledger records the exact numbers."""
 

@@ -34,8 +34,8 @@ class VllmEngineConfig(Config):
     """`merged` swaps one individual's weights in place (the CPU path); `lora` serves many at once (the GPU path)."""
     count: int = Field(default=1, ge=1, le=10_000)
     """Engines, each with its own copy of the base model."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Arithmetic of the forward pass."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Arithmetic of the forward pass; auto takes bfloat16 where the hardware multiplies it, else float32."""
     context: int = Field(default=512, ge=64, le=1_000_000)
     """Longest prompt plus completion, in tokens."""
     kv_cache_gib: float = Field(default=1.0, gt=0, le=10_000)

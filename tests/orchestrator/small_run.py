@@ -105,7 +105,7 @@ class DirectWorkers:
             raise Interrupted
         self._levers.commits_left -= 1
         records, receipt = self._append(tasks)
-        acknowledge(receipt, [record.summary() for record in records], 0.1)
+        acknowledge([receipt], [record.summary() for record in records], 0.1)
 
     def _append(self, tasks: Sequence[LifeTask]):  # type: ignore[no-untyped-def]
         records = [asyncio.run(self._live_one(task)) for task in tasks]

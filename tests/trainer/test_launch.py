@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
+from telemetry.actors import Actor, Place, start
 from telemetry.failures import NoProgressError, StorageError
 from telemetry.records import FileRef
 from telemetry.remote import RemoteLost
-from tests.trainer.builders import job, steps
-from trainer.config import TrainerConfig
+from tests.trainer.builders import SCRIPTED, job, steps
+from trainer.config import ScriptedConfig, TrainerConfig
+from trainer.finetune import Trainer
 from trainer.job import TrainingJob, TrainingResult
 from trainer.launch import TrainerPool
 
@@ -116,3 +119,34 @@ def test_no_jobs_start_no_trainer() -> None:
     peer = Peer()
     assert train(peer, count=0) == []
     assert peer.started == []
+
+
+@pytest.mark.cluster
+def test_a_trainer_process_that_dies_is_replaced_on_a_real_cluster(tmp_path) -> None:
+    import ray
+
+    config = TrainerConfig(objective=ScriptedConfig(), jobs=2, retries=1, timeout=60)
+    build = partial(Trainer, config, SCRIPTED, None, str(tmp_path))
+    started: list[int] = []
+
+    async def spawn(index: int) -> Actor:
+        actor = await start(build, Place(), start_timeout=60, call_timeout=config.timeout)
+        if not started:
+            actor.kill()
+        started.append(index)
+        return actor
+
+    fresh = [
+        one.model_copy(update={"parents": (one.parents[0].model_copy(update={"adapter": None}),)}) for one in jobs(3)
+    ]
+    results: list[TrainingResult] = []
+    pool = TrainerPool(config, spawn)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
+    try:
+        asyncio.run(pool.train(fresh, TABLE, lambda result, refs: results.append(result)))
+    finally:
+        ray.shutdown()
+    assert sorted(result.individual for result in results) == ["g001-000", "g001-001", "g001-002"]
+    assert [result.status for result in results] == ["trained"] * 3
+    assert pool.restarts == 1
+    assert len(started) == 3

@@ -1,5 +1,6 @@
 """The real objective: TRL and PEFT on a tiny model."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,15 @@ import numpy as np
 import pytest
 
 from telemetry import models
-from telemetry.adapters import LoraWeights, check, load, save
+from telemetry.adapters import LoraWeights, Shelf, check, load, save
 from telemetry.lora import CONFIG, WEIGHTS
 from telemetry.records import BaseModelCard
+from telemetry.store import open_store
 from tests import tiny
-from tests.trainer.builders import job
+from tests.trainer.builders import job, steps
 from trainer.config import LoraConfig, SftConfig, TrainerConfig
 from trainer.examples import Examples
+from trainer.finetune import Trainer
 from trainer.merge import fresh
 from trainer.objectives import OBJECTIVES, TrainingFailed
 
@@ -204,3 +207,20 @@ def test_the_learning_rate_rises_falls_and_never_wastes_an_update() -> None:
     assert rates[:5] == sorted(rates[:5])
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert [slope(step, 3, 1.0) for step in range(4)] == [0.25, 0.5, 0.75, 0.0]
+
+
+def test_a_whole_job_from_records_to_shelf(model, card, tmp_path) -> None:
+    table = steps([("g000-000", life, [("wait", 0.0)] * 6 + [("eat", 3.0), ("wait", -1.0)]) for life in range(3)])
+    trainer = Trainer(SETTINGS, card, model, str(tmp_path))
+    task = job(("g000-000", None, 1.0), mutation=0.02)
+    result, refs = asyncio.run(trainer.run(task, table))
+    assert (result.status, result.reason) == ("trained", "")
+    assert result.loss_last < result.loss_first
+    assert result.examples > 4
+    shelf = Shelf(open_store(tmp_path))
+    assert check(shelf.path(result.adapter), card, max_rank=4) == result.adapter
+    assert {ref.key.split("/")[1] for ref in refs} == {result.adapter}
+    child = job(("g000-000", result.adapter, 0.5), ("g000-001", None, 0.5))
+    grandchild, _ = asyncio.run(trainer.run(child, table))
+    assert grandchild.status == "trained"
+    assert grandchild.adapter != result.adapter

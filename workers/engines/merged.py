@@ -45,5 +45,5 @@ class MergedWeights:
     def _merge(self, base: Any, scale: float, a: Any, b: Any) -> Any:
         import torch
 
-        factors = torch.from_numpy(b), torch.from_numpy(a)
-        return torch.addmm(base.float(), *factors, alpha=scale).to(self._dtype)
+        merged = base.to(torch.float32, copy=True)
+        return merged.addmm_(torch.from_numpy(b), torch.from_numpy(a), alpha=scale).to(self._dtype)

@@ -58,7 +58,7 @@ class Forage:
     name: ClassVar[str] = "forage-v1"
     Settings: ClassVar[type[BaseModel]] = ForageSettings
     actions: tuple[str, ...] = (*DIRECTIONS, "eat", "rest")
-    rules: str = "Stay alive. Answer with one word: north, south, east, west, eat or rest."
+    rules: str = "Stay alive. Say north, south, east, west, eat or rest."
 
     def __init__(self, settings: ForageSettings) -> None:
         self._settings = settings

@@ -15,8 +15,8 @@ CLEAR, RAIN, FROST = "clear", "rain", "frost"
 """Words for the weather."""
 
 _TEXT = re.compile(
-    r"Weather: (?P<weather>\w+)\. Energy (?P<energy>\d+)\. Wolf: (?P<wolf>[\w ]+)\. "
-    r"Food: (?P<food>[\w ]+)\. Here: (?P<here>[\w ]+)\."
+    r"(?P<weather>\w+)\. Energy (?P<energy>\d+)\. Wolf (?P<wolf>[\w ]+)\. "
+    r"Food (?P<food>[\w ]+)\. Here (?P<here>[\w ]+)\."
 )
 _NOTHING, _SAME_CELL = "none", "here"
 _WARY_DISTANCE = 2
@@ -41,8 +41,8 @@ class View(NamedTuple):
 def render(view: View) -> str:
     """The observation text; what is nearest stands last, next to the answer."""
     return (
-        f"Weather: {view.weather}. Energy {view.energy}. Wolf: {_way_text(view.wolf)}. "
-        f"Food: {_way_text(view.food)}. Here: {view.here}."
+        f"{view.weather.capitalize()}. Energy {view.energy}. Wolf {_way_text(view.wolf)}. "
+        f"Food {_way_text(view.food)}. Here {view.here}."
     )
 
 
@@ -52,7 +52,7 @@ def parse(text: str) -> View:
     if match is None:
         raise ValueError(f"not an observation of this world: {text!r}")
     return View(
-        weather=match["weather"],
+        weather=match["weather"].lower(),
         energy=int(match["energy"]),
         wolf=_way(match["wolf"]),
         food=_way(match["food"]),
