@@ -120,6 +120,8 @@ STEPS = pa.schema(
         pa.field("attempt", pa.string(), nullable=False),
         pa.field("observation", pa.string(), nullable=False),
         pa.field("legal", pa.list_(pa.string()), nullable=False),
+        # Token that stands for each legal action, in their order; empty where the completion is free text.
+        pa.field("choice_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("prompt_ids", pa.list_(pa.int32()), nullable=False),
         pa.field("completion_ids", pa.list_(pa.int32()), nullable=False),
         # Log-probability of each completion token under the model at the individual's temperature, before epsilon.

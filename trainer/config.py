@@ -27,11 +27,13 @@ class SftConfig(Config):
     """
 
     kind: Literal["sft"] = "sft"
-    lookahead: int = Field(default=4, ge=1, le=1000)
+    likelihood: Literal["legal", "vocabulary"] = "legal"
+    """Raise a decision's likelihood among the legal actions it was drawn from, or among all tokens there are."""
+    lookahead: int = Field(default=2, ge=1, le=1000)
     """Steps over which a decision's change of energy is counted."""
     discount: float = Field(default=0.8, gt=0, le=1)
     """Factor per step of lookahead."""
-    threshold: float = Field(default=0.6, ge=-10, le=10)
+    threshold: float = Field(default=1.0, ge=0, le=10)
     """Standard deviations above the mean from which a decision is worth learning."""
     max_weight: float = Field(default=4.0, gt=0, le=100)
     """Cap of a decision's weight, in standard deviations."""

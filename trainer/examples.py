@@ -18,7 +18,10 @@ Values = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 
-COLUMNS = ["individual", "life", "step", "prompt_ids", "completion_ids", "action", "energy_before", "energy_after"]
+COLUMNS = [
+    *("individual", "life", "step", "prompt_ids", "completion_ids", "choice_ids"),
+    *("action", "energy_before", "energy_after"),
+]
 """What learning needs of a step."""
 
 
@@ -34,6 +37,8 @@ class Examples:
     """Record key within the run: individual, life, step."""
     prompt_ids: list[list[int]]
     completion_ids: list[list[int]]
+    choice_ids: list[list[int]]
+    """Tokens that the one token of the completion was chosen from; empty for free text."""
     weights: NDArray[np.float32]
     """Factor of each decision's loss; their mean is 1."""
 
@@ -71,11 +76,12 @@ def build(steps: pa.Table, job: TrainingJob, config: SftConfig) -> Examples:
         raise NoExamples(f"none of {table.num_rows} decisions lies {config.threshold:g} deviations above the mean")
     chosen = _in_rounds(candidates, scores, _codes(table["action"]))[: config.max_examples]
     weights = np.minimum(scores[chosen], config.max_weight)
-    rows = table.select(COLUMNS[:5]).take(chosen).to_pydict()
+    rows = table.select(COLUMNS[:6]).take(chosen).to_pydict()
     return Examples(
         keys=list(zip(rows["individual"], rows["life"], rows["step"], strict=True)),
         prompt_ids=rows["prompt_ids"],
         completion_ids=rows["completion_ids"],
+        choice_ids=rows["choice_ids"],
         weights=(weights / weights.mean()).astype(np.float32),
     )
 

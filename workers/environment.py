@@ -97,7 +97,11 @@ def find(name: str) -> type[Environment]:
         world = loader()
     except Exception as error:  # a plugin's import may raise anything; what it raised is the message
         raise UsageError(f"environment.name: {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
-    missing = [part for part in ("name", "Settings", "rules", "horizon", "actions", "reset", "step", "state") if not hasattr(world, part)]
+    missing = [
+        part
+        for part in ("name", "Settings", "rules", "horizon", "actions", "reset", "step", "state")
+        if not hasattr(world, part)
+    ]
     if missing:
         raise UsageError(f"environment.name: {name!r} is not an environment: it lacks {', '.join(missing)}")
     return world  # type: ignore[no-any-return]

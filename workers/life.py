@@ -46,17 +46,16 @@ async def live(task: LifeTask, environment: Environment, codec: Codec, ask: Ask,
     with boundary(environment, "reset"):
         observation = environment.reset(task.world_seed)
     while True:
-        prompt = codec.prompt(system, observation.text)
-        choices = codec.choices(observation.legal)
+        prompt, choices = codec.prompt(system, observation.text), codec.choices(observation.legal)
+        request = CompletionRequest(prompt, genome.adapter, choices)
         seed = seed63(run_seed, "decision", task.individual.id, task.life, len(record.action))
-        completion = await ask(CompletionRequest(prompt, genome.adapter, choices))
         decision = decide(
-            completion, observation.legal, temperature=numbers.temperature, epsilon=numbers.epsilon, seed=seed
+            await ask(request), observation.legal, temperature=numbers.temperature, epsilon=numbers.epsilon, seed=seed
         )
         with boundary(environment, f"step {len(record.action)}"):
             outcome = environment.step(decision.action)
             state = json.dumps(environment.state(), separators=(",", ":"), allow_nan=False)
-        record.add(observation, prompt, choices[decision.index], decision, seed, outcome.observation.energy, state)
+        record.add(observation, request, decision, seed, outcome.observation.energy, state)
         observation = outcome.observation
         if outcome.end is not None or len(record.action) == environment.horizon:
             record.close(outcome.end or EndReason.SURVIVED, outcome.cause)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from telemetry.records import LIVES, STEPS, EndReason, Individual, LifeKey, LifeSummary
 from workers.action import Decision
+from workers.engine import CompletionRequest
 from workers.environment import Observation
 
 
@@ -35,6 +36,7 @@ class LifeRecord:
     task: LifeTask
     observation: list[str] = field(default_factory=list)
     legal: list[tuple[str, ...]] = field(default_factory=list)
+    choice_ids: list[tuple[int, ...]] = field(default_factory=list)
     prompt_ids: list[tuple[int, ...]] = field(default_factory=list)
     completion_ids: list[tuple[int, ...]] = field(default_factory=list)
     completion_logprobs: list[tuple[float, ...]] = field(default_factory=list)
@@ -55,8 +57,7 @@ class LifeRecord:
     def add(
         self,
         observation: Observation,
-        prompt: tuple[int, ...],
-        token: int,
+        request: CompletionRequest,
         decision: Decision,
         seed: int,
         energy: float,
@@ -65,8 +66,9 @@ class LifeRecord:
         """Appends one step: what was seen, what was done, and the energy and hidden state it led to."""
         self.observation.append(observation.text)
         self.legal.append(observation.legal)
-        self.prompt_ids.append(prompt)
-        self.completion_ids.append((token,))
+        self.choice_ids.append(request.choices)
+        self.prompt_ids.append(request.prompt_ids)
+        self.completion_ids.append((request.choices[decision.index],))
         self.completion_logprobs.append((decision.logprob,))
         self.action.append(decision.action)
         self.parse.append(decision.parse)
@@ -98,6 +100,7 @@ class LifeRecord:
 _PER_STEP = (
     "observation",
     "legal",
+    "choice_ids",
     "prompt_ids",
     "completion_ids",
     "completion_logprobs",

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -24,12 +23,12 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, float]]:
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
     """Digest of the uninterrupted run, and how long its life takes from the first journal entry on."""
     store = tmp_path_factory.mktemp("calm")
     begin = time.monotonic()
     run = smoke(store, "ray.executor=inprocess")
-    yield ok("digest", run), time.monotonic() - begin
+    return ok("digest", run), time.monotonic() - begin
 
 
 def kill_once(arguments: list[str | Path], after: float) -> tuple[int, list[psutil.Process]]:
@@ -55,7 +54,7 @@ def run_killed(store: Path, executor: str, draw: random.Random, longest: float, 
         verb: list[str | Path] = ["resume", store / "smoke"] if exists else ["run", SMOKE, "--store", store]
         code, children = kill_once([*verb, *settings], draw.uniform(0.2, longest))
         landed += code == -signal.SIGKILL
-        gone, alive = psutil.wait_procs(children, timeout=5)
+        _, alive = psutil.wait_procs(children, timeout=5)
         assert not alive, f"orphans: {[process.cmdline() for process in alive]}"
     exists = (store / "smoke" / "journal" / f"{0:020d}.json").exists()
     ok(*(["resume", store / "smoke"] if exists else ["run", SMOKE, "--store", store]), *settings)

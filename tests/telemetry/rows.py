@@ -33,6 +33,7 @@ def _decision(step: int) -> dict[str, object]:
         "observation": f"day {step}: ünïcode, \u2028 and a\nnewline",
         "legal": ["north", "eat"] if step else [],
         "prompt_ids": list(range(step + 1)),
+        "choice_ids": [step, 7],
         "completion_ids": [step, 2**31 - 1],
         "completion_logprobs": [-0.1, float("-inf")],
         "action": "eat",

@@ -47,6 +47,7 @@ def steps(lives: Sequence[Life]) -> pa.Table:
                     "step": step,
                     "prompt_ids": [1, 2, 3, 10 + number % 50, 20 + life % 50],
                     "completion_ids": [100 + len(action)],
+                    "choice_ids": [100 + len(one) for one in ("eat", "rest", "north")],
                     "action": action,
                     "energy_before": energy,
                     "energy_after": energy + change,

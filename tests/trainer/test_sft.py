@@ -56,13 +56,14 @@ def examples(count: int, *, longest: int = 1, seed: int = 0) -> Examples:
         keys=[("g000-000", 0, number) for number in range(count)],
         prompt_ids=[shared + draw.integers(5, 49152, draw.integers(1, 8)).tolist() for _ in range(count)],
         completion_ids=[draw.integers(5, 49152, draw.integers(1, longest + 1)).tolist() for _ in range(count)],
+        choice_ids=[[]] * count,
         weights=np.ones(count, np.float32),
     )
 
 
 def rows(batch: Examples) -> list[dict[str, Any]]:
     return [
-        {"prompt_ids": prompt, "completion_ids": completion, "weight": float(weight)}
+        {"prompt_ids": prompt, "completion_ids": completion, "choice_ids": [], "weight": float(weight)}
         for prompt, completion, weight in zip(batch.prompt_ids, batch.completion_ids, batch.weights, strict=True)
     ]
 
@@ -91,7 +92,7 @@ def losses_and_gradients(objective: Any, start: LoraWeights, batch: Examples, tm
             for name, parameter in attached.named_parameters():
                 if "lora_B" in name:  # a B of zeros would hide A's gradients
                     torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
-            dataset = _dataset(batch, list(range(len(batch.keys))))
+            dataset = _dataset(batch, list(range(len(batch.keys))), True)
             trainer = kind(attached, arguments, collate, dataset, processing_class=objective._tokenizer)
             loss = trainer.compute_loss(attached, inputs)
             loss.backward()
@@ -122,11 +123,27 @@ def test_rows_are_split_at_their_limit_without_changing_the_loss(objective, star
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
+def test_likelihood_among_choices_is_that_of_the_masked_softmax() -> None:
+    import torch
+
+    from trainer.objectives.sft import negative_log_likelihood
+
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    allowed = torch.tensor([[4, 7, 9], [1, 2, -1], [-1, -1, -1]])
+    found = negative_log_likelihood(logits, torch.tensor([7, 1, 30]), allowed)
+    expected = [
+        -torch.log_softmax(logits[0, [4, 7, 9]], 0)[1],
+        -torch.log_softmax(logits[1, [1, 2]], 0)[0],
+        -torch.log_softmax(logits[2], 0)[30],
+    ]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
 def test_weights_weigh(objective, start) -> None:
     """An example of weight 0 teaches nothing: what is learned is what the other one teaches."""
     two = examples(2)
-    weighted = Examples(two.keys, two.prompt_ids, two.completion_ids, np.array([2.0, 0.0], np.float32))
-    one = Examples(two.keys[:1], two.prompt_ids[:1], two.completion_ids[:1], np.ones(1, np.float32))
+    weighted = Examples(two.keys, two.prompt_ids, two.completion_ids, two.choice_ids, np.array([2.0, 0.0], np.float32))
+    one = Examples(two.keys[:1], two.prompt_ids[:1], two.completion_ids[:1], two.choice_ids[:1], np.ones(1, np.float32))
     both, alone = objective.fit(start, weighted, JOB), objective.fit(start, one, JOB)
     assert both.losses[0] == pytest.approx(alone.losses[0], rel=1e-5)
     for module, (a, b) in both.weights.factors.items():

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
@@ -63,8 +62,9 @@ class Sft:
     def fit(self, start: LoraWeights, examples: Examples, job: TrainingJob) -> Fit:
         """Trains `start`. Raises TrainingFailed as soon as a loss is not finite."""
         order = batches(len(examples.prompt_ids), self._objective.epochs, job.seed)
+        dataset = _dataset(examples, order, self._objective.likelihood == "legal")
         with self._attached(start) as model, tempfile.TemporaryDirectory() as scratch:
-            trainer = self._trainer(model, _dataset(examples, order), job, scratch)
+            trainer = self._trainer(model, dataset, job, scratch)
             trainer.train()
             weights = _read(model, start)
         return Fit(weights, examples.tokens * self._objective.epochs, trainer.losses)
@@ -132,14 +132,15 @@ class WeightedSft(SFTTrainer):  # type: ignore[misc]
     ) -> Any:
         """Sum of weight times negative log-likelihood over the number of completion tokens.
 
-        With all weights 1 this is the loss of SFTTrainer. Raises TrainingFailed if it is not finite.
+        With all weights 1 and no token ruled out this is the loss of SFTTrainer. Raises TrainingFailed if it is not
+        finite.
         """
         total, tokens, outputs = torch.zeros(()), 0, []
         for row in inputs["rows"]:
-            targets, weights = row.pop("targets"), row.pop("weights")
+            targets, weights, allowed = row.pop("targets"), row.pop("weights"), row.pop("allowed")
             with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.autocast):
                 outputs.append(model(**row, use_cache=False))
-            nll = cross_entropy(outputs[-1].logits[0].float(), targets, reduction="none")
+            nll = negative_log_likelihood(outputs[-1].logits[0].float(), targets, allowed)
             total = total.to(nll.device) + (nll * weights).sum()
             tokens += len(targets)
         loss = total / tokens
@@ -151,6 +152,18 @@ class WeightedSft(SFTTrainer):  # type: ignore[misc]
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the count would be of another input layout, and it is not reported."""
         return 0
+
+
+def negative_log_likelihood(logits: torch.Tensor, targets: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """[tokens]: of each target among the allowed tokens of its row, or among all where the row allows none.
+
+    logits: [tokens, vocabulary]; targets: [tokens]; allowed: [tokens, choices], padded with -1.
+    """
+    among_all = logits.logsumexp(1)
+    if allowed.shape[1] > 0:
+        scores = logits.gather(1, allowed.clamp(min=0)).masked_fill(allowed < 0, -math.inf)
+        among_all = torch.where((allowed >= 0).any(1), scores.logsumexp(1), among_all)
+    return among_all - logits.gather(1, targets[:, None]).squeeze(1)
 
 
 def batches(count: int, epochs: int, seed: int) -> list[int]:
@@ -185,7 +198,8 @@ def pack(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """One row for several examples; the last token of each is left out, because it predicts nothing.
 
     `input_ids` and `position_ids` [1, length]; `attention_mask` [1, 1, length, length], true where the second index
-    may be seen by the first; `logits_to_keep`, `targets` and `weights` [completion tokens].
+    may be seen by the first; `logits_to_keep`, `targets` and `weights` [completion tokens]; `allowed` [completion
+    tokens, most choices], padded with -1.
     """
     inputs = [example["prompt_ids"] + example["completion_ids"][:-1] for example in examples]
     shared = _shared(inputs)
@@ -197,6 +211,8 @@ def pack(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         owners += [number] * (len(tokens) - shared)
         keep += range(len(ids) - len(example["completion_ids"]), len(ids))
     owner, position = torch.tensor(owners), torch.tensor(positions)
+    choices = [example["choice_ids"] for example in examples for _ in example["completion_ids"]]
+    widest = max(map(len, choices))
     visible = (owner[:, None] == owner) | (owner == 0)
     return {
         "input_ids": torch.tensor([ids]),
@@ -205,6 +221,7 @@ def pack(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         "logits_to_keep": torch.tensor(keep),
         "targets": torch.tensor([token for example in examples for token in example["completion_ids"]]),
         "weights": torch.tensor([example["weight"] for example in examples for _ in example["completion_ids"]]),
+        "allowed": torch.tensor([[*row, *[-1] * (widest - len(row))] for row in choices], dtype=torch.long),
     }
 
 
@@ -220,10 +237,11 @@ def _packed_length(examples: list[dict[str, Any]]) -> int:
     return sum(map(len, inputs)) - (len(inputs) - 1) * _shared(inputs)
 
 
-def _dataset(examples: Examples, order: list[int]) -> Dataset:
+def _dataset(examples: Examples, order: list[int], among_legal: bool) -> Dataset:
     columns = {
         "prompt_ids": [examples.prompt_ids[index] for index in order],
         "completion_ids": [examples.completion_ids[index] for index in order],
+        "choice_ids": [examples.choice_ids[index] if among_legal else [] for index in order],
         "weight": examples.weights[order].tolist(),
     }
     return Dataset.from_dict(columns)
