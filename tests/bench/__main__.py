@@ -1,0 +1,72 @@
+"""`make bench`: what Forager adds to the raw engines, as ratios inside one run.
+
+Every measurement is a process of its own, so that none inherits another's memory or threads; measurements that are
+compared run one after the other, twice, in turn. Absolute numbers belong to the machine named in the first line.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROUNDS = 2
+
+
+def measure(*arguments: str | Path) -> dict[str, Any]:
+    """Last line of a measuring process's output, as JSON."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def machine() -> str:
+    """Processor and cores."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = {line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")}
+    return f"{', '.join(sorted(names)) or platform.processor()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def main() -> None:
+    table = Table("measurement", "Forager", "raw", "ratio", title=machine())
+    with tempfile.TemporaryDirectory() as scratch:
+        rollouts = [_rollout(Path(scratch) / f"rollout-{index}") for index in range(ROUNDS)]
+        records = Path(scratch) / "rollout-0"
+        trainings = [
+            (measure("tests.bench.training", "ours", records), measure("tests.bench.training", "trl", records))
+            for _ in range(ROUNDS)
+        ]
+        for name in ("once", "lockstep"):
+            ours = median(one["decisions_per_second"] for one, _ in rollouts)
+            raw = median(raw[name] for _, raw in rollouts)
+            ratio = median(one["decisions_per_second"] / raw[name] for one, raw in rollouts)
+            label = {"once": "all prompts at once", "lockstep": "step by step"}[name]
+            table.add_row(f"rollout, decisions/s, raw vLLM fed {label}", f"{ours:.1f}", f"{raw:.1f}", f"{ratio:.2f}")
+        ours, raw = (median(pair[side]["tokens_per_second"] for pair in trainings) for side in (0, 1))
+        ratio = median(one["tokens_per_second"] / trl["tokens_per_second"] for one, trl in trainings)
+        table.add_row("training, tokens/s, bare TRL", f"{ours:.0f}", f"{raw:.0f}", f"{ratio:.2f}")
+        swap = median(one["swap_seconds"] for one, _ in rollouts)
+        table.add_row("adapter swap, merged weights, s", f"{swap:.2f}", "", "")
+        scripted = measure("tests.bench.scripted")
+        table.add_row("scripted, concurrent lives", f"{scripted['lives']}", "", "")
+        table.add_row("scripted, peak memory of all processes, GiB", f"{scripted['gib']:.2f}", "", "")
+        table.add_row("scripted, steps/s with telemetry", f"{scripted['steps_per_second']:.0f}", "", "")
+    Console(width=110).print(table)
+
+
+def _rollout(records: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    return measure("tests.bench.rollout", "ours", records), measure("tests.bench.rollout", "raw", records)
+
+
+if __name__ == "__main__":
+    main()

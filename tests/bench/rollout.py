@@ -1,0 +1,128 @@
+"""Decisions per second of four individuals with their own adapters through the whole stack, and of raw vLLM.
+
+`ours DIR` lives 32 lives each on Ray, weights swapped between individuals, every row committed to a ledger in DIR.
+`raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the untouched model: individual by individual all at
+once, and step by step, as lives need their answers.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from orchestrator.cluster import cluster
+from orchestrator.config import RunConfig
+from orchestrator.rooms import Builder, find_model, tasks
+from orchestrator.run import Run, create
+from orchestrator.runfile import load
+from telemetry.adapters import Shelf, save
+from telemetry.ledger import Ledger
+from telemetry.records import BaseModelCard, Individual
+from telemetry.seeds import rng, world_seed
+from telemetry.store import open_store
+from tests.forager import ROOT
+from trainer.merge import fresh, mutate
+
+LIVES = 32
+WARM_UP = 4
+
+
+def configuration() -> RunConfig:
+    """The demo's, with a fixed share of exploration and no metrics port."""
+    settings = [f"population.lives={LIVES}", "metrics.enabled=false"]
+    return load(ROOT / "deploy" / "runs" / "demo.yaml", settings)
+
+
+def with_adapters(run: Run, card: BaseModelCard) -> list[Individual]:
+    """The founders, each with an adapter of its own: noise too small to change how they play."""
+    individuals = []
+    for number, one in enumerate(run.population):
+        weights = mutate(fresh(card, run.config.trainer.lora, rng("bench", number)), 0.02, rng("noise", number))
+        adapter, _ = Shelf(run.store).publish_files(save(weights, card))
+        genome = one.genome.model_copy(update={"adapter": adapter})
+        individuals.append(one.model_copy(update={"genome": genome}))
+    return individuals
+
+
+def ours(directory: Path) -> dict[str, float]:
+    """Wall time of living all lives, adapters swapped and rows committed."""
+    config = configuration()
+    model = find_model(config)
+    run = create(open_store(directory), config, model.card)
+    individuals = with_adapters(run, model.card)
+    seeds = [world_seed(config.seed, 0, life) for life in range(LIVES)]
+    with cluster(config.ray) as start, asyncio.Runner() as runner:
+        pool = runner.run(Builder(config, model, str(run.store), directory / "logs", start).workers())
+        runner.run(pool.try_out([tasks(one, seeds[:WARM_UP]) for one in individuals]))
+        begin = time.monotonic()
+        runner.run(pool.live([tasks(one, seeds) for one in individuals], run.acknowledge))
+        seconds = time.monotonic() - begin
+        begin = time.monotonic()
+        runner.run(pool.engines[0].peer.load([individuals[0].genome.adapter]))
+        swap = time.monotonic() - begin
+    decisions = sum(commit.decisions for commit in run.state.commits)
+    return {"decisions": decisions, "decisions_per_second": decisions / seconds, "swap_seconds": swap}
+
+
+def raw(directory: Path) -> dict[str, float]:
+    """The same prompts through vLLM's own batch interface, with the same engine settings."""
+    import os
+
+    os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    from vllm import LLM, SamplingParams
+
+    from workers.engines.vllm import BLOCK, _dtype
+
+    config = configuration()
+    engine: Any = config.engine
+    steps = Ledger(open_store(directory)).read("steps", version=_version(directory))
+    sampling = SamplingParams(
+        max_tokens=1, temperature=1.0, allowed_token_ids=steps["choice_ids"][0].as_py(), detokenize=False
+    )
+    llm = LLM(
+        model=str(find_model(config).directory),
+        dtype=_dtype(engine),
+        max_model_len=engine.context,
+        max_num_seqs=engine.max_sequences,
+        max_num_batched_tokens=engine.max_batched_tokens,
+        kv_cache_memory_bytes=int(engine.kv_cache_gib * 2**30),
+        block_size=BLOCK,
+        enforce_eager=True,
+        disable_log_stats=True,
+    )
+
+    def generate(prompts: list[list[int]]) -> None:
+        llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)
+
+    people = sorted(set(steps["individual"].to_pylist()))
+    own = {name: steps.filter(pc.equal(steps["individual"], name)) for name in people}
+    generate(own[people[0]]["prompt_ids"].to_pylist()[:64])
+    results = {}
+    for name in ("once", "lockstep"):
+        seconds = 0.0
+        for person in people:
+            llm.reset_prefix_cache()
+            prompts, step = own[person]["prompt_ids"].to_pylist(), own[person]["step"].to_pylist()
+            last = max(step) if name == "lockstep" else -1
+            rounds = [[p for p, s in zip(prompts, step, strict=True) if s == now] for now in range(last + 1)]
+            begin = time.monotonic()
+            for batch in rounds or [prompts]:
+                generate(batch)
+            seconds += time.monotonic() - begin
+        results[name] = steps.num_rows / seconds
+    return results
+
+
+def _version(directory: Path) -> int:
+    from orchestrator.state import fold
+    from telemetry.journal import Journal
+
+    return fold(Journal(open_store(directory)).read()).tables["steps"]
+
+
+if __name__ == "__main__":
+    print(json.dumps({"ours": ours, "raw": raw}[sys.argv[1]](Path(sys.argv[2]))))

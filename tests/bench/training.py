@@ -1,0 +1,106 @@
+"""Tokens per second of one training job: the whole job here, and `train()` alone of a bare TRL loop on the same data.
+
+`ours DIR` and `trl DIR` learn from the ledger that the rollout measurement left in DIR.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.fitness import score
+from orchestrator.reproduction import reproduce
+from orchestrator.rooms import find_model
+from orchestrator.selection import select
+from orchestrator.state import fold
+from telemetry.journal import Journal
+from telemetry.ledger import Ledger
+from telemetry.store import open_store
+from tests.bench.rollout import configuration
+from trainer.config import TrainerConfig
+from trainer.examples import build
+from trainer.job import TrainingJob
+
+EXAMPLES = 48
+
+
+def task(directory: Path) -> tuple[TrainerConfig, TrainingJob, Any]:
+    """First birth of the recorded generation under the demo's configuration, with a fixed number of examples."""
+    config = configuration()
+    store = open_store(directory)
+    state = fold(Journal(store).read())
+    ledger = Ledger(store)
+    lives, steps = (ledger.read(name, version=state.tables[name]) for name in ("lives", "steps"))
+    fitness = score(lives, state.population, config.fitness, horizon=60, seed=config.seed)
+    births = reproduce(
+        state.population, select(fitness, config.selection), config.reproduction, size=4, seed=config.seed
+    )
+    objective = config.trainer.objective.model_copy(update={"max_examples": EXAMPLES, "threshold": 0.0, "epochs": 1})
+    return config.trainer.model_copy(update={"objective": objective}), births.jobs[0], steps
+
+
+def ours(directory: Path) -> dict[str, float]:
+    """A whole job on a trainer that has run one before: crossover, mutation, examples, training, gate, shelf."""
+    from trainer.finetune import Trainer
+
+    config, job, steps = task(directory)
+    model = find_model(configuration())
+    with tempfile.TemporaryDirectory() as shelf:
+        trainer = Trainer(config, model.card, model.directory, shelf)
+        asyncio.run(trainer.run(job, steps))
+        result, _ = asyncio.run(trainer.run(job, steps))
+    assert result.status == "trained", result.reason
+    return {"tokens_per_second": result.tokens / result.seconds, "examples": result.examples}
+
+
+def trl(directory: Path) -> dict[str, float]:
+    """TRL as its documentation shows it, on tokenised prompts and completions, loss on completions only."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    config, job, steps = task(directory)
+    objective: Any = config.objective
+    examples = build(steps, job, objective)
+    path = find_model(configuration()).directory
+    rows = [
+        {"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)}
+        for prompt, answer in zip(examples.prompt_ids, examples.completion_ids, strict=True)
+    ]
+    lora = config.lora
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = SFTConfig(
+            output_dir=scratch,
+            per_device_train_batch_size=objective.batch_size,
+            num_train_epochs=objective.epochs,
+            learning_rate=job.child.genome.hyperparameters.learning_rate,
+            bf16=False,
+            use_cpu=True,
+            gradient_checkpointing=False,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = SFTTrainer(
+            AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
+            arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=AutoTokenizer.from_pretrained(path),
+            peft_config=LoraConfig(
+                r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.modules), task_type="CAUSAL_LM"
+            ),
+        )
+        begin = time.monotonic()
+        trainer.train()
+        seconds = time.monotonic() - begin
+    return {"tokens_per_second": examples.tokens * objective.epochs / seconds, "examples": len(rows)}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"ours": ours, "trl": trl}[sys.argv[1]](Path(sys.argv[2]))))
