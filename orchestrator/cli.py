@@ -38,9 +38,6 @@ def main() -> None:
         app()
     except ForagerError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt as interrupt:
-        terminated = type(interrupt).__name__ == "Terminated"
-        _fail("stopped; finished lives are committed, resume with `forager resume RUN`", 143 if terminated else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -76,7 +73,8 @@ def run(
     place = _open_store(f"{store.rstrip('/')}/{config.name}")
     if place.exists("journal/00000000000000000000.json"):
         raise UsageError(f"{place}: a run is here already; `forager resume {place}`, or choose another name")
-    if place.list(""):
+    # What a driver leaves that was killed before its first journal entry is no stranger's.
+    if [key for key in place.list("") if not key.startswith(("driver.lock", "logs/", "probe"))]:
         raise UsageError(f"{place}: not empty and not a run; choose another name or store")
     conclude(place, driver.start(place, config))
 

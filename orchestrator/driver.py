@@ -21,7 +21,7 @@ from orchestrator.run import Run, champion, create, reopen
 from orchestrator.state import EvaluationRow, RunState
 from orchestrator.stopwatch import Stopwatch
 from telemetry.exporter import serve
-from telemetry.failures import StateError, StorageError
+from telemetry.failures import StateError, Stopped, StorageError
 from telemetry.lock import exclusive
 from telemetry.metrics import Metrics
 from telemetry.store import Store
@@ -35,10 +35,9 @@ def start(store: Store, config: RunConfig) -> RunState:
     store.probe()
     _check_space(store, config)
     with ExitStack() as stack:
-        metrics = _serve_metrics(stack, config)
+        metrics, address = _serve_metrics(stack, config)
         stack.enter_context(exclusive(store.local_path("driver.lock")))
-        run = create(store, config, model.card)
-        return _drive(run, model, metrics)
+        return _drive(create(store, config, model.card), model, metrics, address)
 
 
 def resume(store: Store, state: RunState, config: RunConfig) -> RunState:
@@ -53,9 +52,9 @@ def resume(store: Store, state: RunState, config: RunConfig) -> RunState:
             f" {state.created.model.sha256[:12]}; give it the same files"
         )
     with ExitStack() as stack:
-        metrics = _serve_metrics(stack, config)
+        metrics, address = _serve_metrics(stack, config)
         stack.enter_context(exclusive(store.local_path("driver.lock")))
-        return _drive(reopen(store, config), model, metrics)
+        return _drive(reopen(store, config), model, metrics, address)
 
 
 @contextmanager
@@ -71,7 +70,7 @@ def log_directory(store: Store, config: RunConfig) -> Path:
     return store.local_path("logs") or Path.home() / ".cache" / "forager" / "logs" / config.name
 
 
-def _drive(run: Run, model: Model, metrics: Metrics) -> RunState:
+def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
     config = run.config
     listener = MetricsListener(metrics)
     listener.replay(run.state)
@@ -82,7 +81,7 @@ def _drive(run: Run, model: Model, metrics: Metrics) -> RunState:
         asyncio.Runner() as runner,
     ):
         run.listeners += [listener, display]
-        display.note("starting engines and agents")
+        display.note(f"starting engines and agents; {address}")
         builder = Builder(config, model, str(run.store), log_directory(run.store, config), start_actor)
         pool = runner.run(builder.workers())
         workers = WorkersRoom(runner, pool, config, run.watch)
@@ -134,20 +133,21 @@ def _check_space(store: Store, config: RunConfig) -> None:
         )
 
 
-def _serve_metrics(stack: ExitStack, config: RunConfig) -> Metrics:
+def _serve_metrics(stack: ExitStack, config: RunConfig) -> tuple[Metrics, str]:
+    """The run's metrics, and where they are served in words."""
     metrics = Metrics(run=config.name)
-    if config.metrics.enabled:
-        stack.enter_context(serve(metrics, config.metrics.host, config.metrics.port))
-    return metrics
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends the run as an interrupt from the keyboard does, with another exit code."""
+    if not config.metrics.enabled:
+        return metrics, "metrics are off"
+    port = stack.enter_context(serve(metrics, config.metrics.host, config.metrics.port))
+    return metrics, f"metrics at http://{config.metrics.host}:{port}/metrics"
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turns SIGTERM into an interrupt, so that finished lives are committed before the driver exits."""
+    """Turns SIGTERM into an interrupt, so that finished lives are committed before the driver exits.
+
+    Raises Stopped after either signal.
+    """
     terminated = False
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
@@ -161,9 +161,7 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if terminated:
-            raise Terminated from None
-        raise
+        raise Stopped(signal.SIGTERM if terminated else signal.SIGINT) from None
     finally:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, before_interrupt)

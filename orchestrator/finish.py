@@ -18,7 +18,10 @@ REPORT = "report.html"
 def conclude(store: Store, state: RunState) -> None:
     """Writes the report of a run and prints its summary."""
     summary = summarize(state, config_of(state))
-    store.put(REPORT, render(report_data(summary)).encode())
+    page = render(report_data(summary)).encode()
+    # Resuming a finished run changes no byte and no time stamp of it.
+    if not store.exists(REPORT) or store.get(REPORT) != page:
+        store.put(REPORT, page)
     print_summary(summary, f"{store.local_path(REPORT) or f'{store}/{REPORT}'}")
 
 

@@ -17,7 +17,7 @@ class MetricsConfig(Config):
     host: str = "127.0.0.1"
     """Address to listen on; anything but loopback exposes the numbers to the network."""
     port: int = Field(default=9464, ge=0, le=65535)
-    """TCP port; 0 lets the system pick a free one, which `forager status` then names."""
+    """TCP port; 0 lets the system pick a free one, which the driver prints."""
 
 
 class LedgerConfig(Config):

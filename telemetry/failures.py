@@ -6,7 +6,8 @@
     |-- FencedError        4   another driver owns the run
     |-- StorageError       5   the store is full, read-only, broken or out of reach
     |-- NoProgressError    6   retry or restart budgets are spent
-    `-- ClusterLostError   7   the Ray cluster is gone
+    |-- ClusterLostError   7   the Ray cluster is gone
+    `-- Stopped      130/143   a signal ended the run
 
 A failure of the infrastructure under a life is not a death: it is raised as one of the errors above or
 retried by the worker pool, and never reaches fitness as a score.
@@ -53,3 +54,11 @@ class ClusterLostError(ForagerError):
     """The Ray cluster is gone."""
 
     exit_code = 7
+
+
+class Stopped(ForagerError):
+    """A signal ended the run; what had finished is committed."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__("stopped by a signal; finished lives are committed, `forager resume RUN` goes on from there")
+        self.exit_code = 128 + signum

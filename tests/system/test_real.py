@@ -1,0 +1,63 @@
+"""Whole generations with real vLLM and real TRL on a tiny random model, served merged and as LoRA adapters."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.forager import ROOT, forager, ok
+
+pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(600)]
+
+RUN_FILE = """
+name: tiny
+generations: {generations}
+model: {model}
+environment: {{name: forage, settings: {{bushes: 24}}}}
+population:
+  size: 2
+  lives: 4
+  founders:
+    - {{name: bold, strategy: Explore widely., epsilon: 0.9}}
+    - {{name: shy, strategy: Stay out of danger., epsilon: 0.9}}
+engine: {{kind: vllm, serving: {serving}, dtype: float32, context: 128, kv_cache_gib: 0.1, max_rank: 8}}
+trainer:
+  objective: {{kind: sft, threshold: 0.0, max_examples: 8, epochs: 1, batch_size: 4}}
+  lora: {{rank: 4, alpha: 4}}
+evaluation: {{lives: 2}}
+metrics: {{port: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize("serving", ["merged", "lora"])
+def test_generations_with_real_weights(tmp_path: Path, model: Path, serving: str) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(RUN_FILE.format(generations=2, model=model, serving=serving))
+    ok("run", file, "--store", tmp_path)
+    run = tmp_path / "tiny"
+    assert ok("verify", run).startswith("ok")
+    assert ok("audit", run).startswith("ok")
+    status = json.loads(ok("status", run, "--json"))
+    assert status["finished"] is True
+    rows = json.loads(ok("lineage", run, "--json"))
+    born = [row for row in rows if row["generation"] == 1 and row["adapter"]]
+    assert born, "no individual of generation 1 has weights of its own"
+    steps = json.loads(ok("replay", run, f"{born[0]['id']}/0", "--json"))
+    assert steps
+    assert all(0 < step["probability"] <= 1 for step in steps)
+
+
+def test_missing_model_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(RUN_FILE.format(generations=1, model=tmp_path / "nowhere", serving="merged"))
+    result = forager("run", file, "--store", tmp_path / "runs", cwd=ROOT)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "nowhere" in result.err
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
