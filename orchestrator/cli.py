@@ -24,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+GENESIS = "journal/00000000000000000000.json"
+"""A directory or URL that holds this is a run."""
+
 RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML).")]
 RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or store URL, e.g. runs/demo.")]
 Overrides = Annotated[
@@ -71,7 +74,7 @@ def run(
     from orchestrator.finish import conclude
 
     place = _open_store(f"{store.rstrip('/')}/{config.name}")
-    if place.exists("journal/00000000000000000000.json"):
+    if place.exists(GENESIS):
         raise UsageError(f"{place}: a run is here already; `forager resume {place}`, or choose another name")
     # What a driver leaves that was killed before its first journal entry is no stranger's.
     if [key for key in place.list("") if not key.startswith(("driver.lock", "logs/", "probe"))]:
@@ -141,7 +144,7 @@ def verify(run: RunPlace, json: Json = False) -> None:
     """Check hash chain, references, checksums, density and duplicates of a run, read-only."""
     from orchestrator.inspection import verify as findings_of
 
-    _report(findings_of(_open_store(run, must_exist=True)), json, "every check passed")
+    _report(findings_of(_open_existing(run)), json, "every check passed")
 
 
 @app.command(epilog="Example: `forager digest runs/demo`")
@@ -192,10 +195,16 @@ def _open_run(place: str) -> tuple["Store", "RunState"]:
     from orchestrator.state import fold
     from telemetry.journal import Journal
 
-    store = _open_store(place, must_exist=True)
-    if not store.exists("journal/00000000000000000000.json"):
-        raise StateError(f"{place}: not a run: journal/00000000000000000000.json is missing")
+    store = _open_existing(place)
     return store, fold(Journal(store).read())
+
+
+def _open_existing(place: str) -> "Store":
+    """Store of a run. Raises UsageError when there is no such place, StateError when it holds no run."""
+    store = _open_store(place, must_exist=True)
+    if not store.exists(GENESIS):
+        raise StateError(f"{place}: not a run: {GENESIS} is missing")
+    return store
 
 
 def _print(value: Any, as_json: bool) -> None:

@@ -209,9 +209,12 @@ class WorkerPool:
                 return _still_to_live(todo, report.lost)
 
     async def _flush_until_all_lived(self, work: _Work) -> None:
-        while not work.all_lived.is_set():
+        last = False
+        while not last:
             with suppress(TimeoutError):
                 await asyncio.wait_for(work.all_lived.wait(), self._commit_seconds)
+            # Asked before the flush: lives that end while it runs need one more.
+            last = work.all_lived.is_set()
             await self._flush(work)
 
     async def _flush(self, work: _Work) -> None:
