@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.config import RayConfig
 from telemetry.actors import Place, start
-from telemetry.failures import ClusterLostError
+from telemetry.failures import ClusterLostError, UsageError
 
 Start = Callable[..., Any]
 """`await start(build, place, start_timeout=..., call_timeout=...)`: hosts what `build` returns."""
@@ -25,8 +25,11 @@ SETTINGS = {
 
 
 @contextmanager
-def cluster(config: RayConfig) -> Iterator[Start]:
-    """Yields the function that starts hosted objects; everything it started is gone afterwards."""
+def cluster(config: RayConfig, gpus: float = 0.0) -> Iterator[Start]:
+    """Yields the function that starts hosted objects; everything it started is gone afterwards.
+
+    Raises UsageError when the cluster has fewer than `gpus` GPUs, ClusterLostError when it cannot be reached.
+    """
     if config.executor == "inprocess":
         yield _start_in_process
         return
@@ -49,6 +52,12 @@ def cluster(config: RayConfig) -> Iterator[Start]:
         reason = str(error).splitlines()[0]
         raise ClusterLostError(f"Ray cluster {config.address or 'on this machine'}: {reason}") from error
     try:
+        present = ray.cluster_resources().get("GPU", 0.0)
+        if present < gpus:
+            raise UsageError(
+                f"engine.gpus and trainer.gpus_per_job: need {gpus:g} GPUs in all, the cluster has {present:g};"
+                " lower them or join a larger cluster"
+            )
         yield start
     finally:
         ray.shutdown()

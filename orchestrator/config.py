@@ -192,6 +192,12 @@ class RunConfig(Config):
         return self
 
 
+def gpus_needed(config: RunConfig) -> float:
+    """GPUs that all engines and trainers of a run hold at the same time."""
+    engines = config.engine.count * config.engine.gpus if isinstance(config.engine, VllmEngineConfig) else 0.0
+    return engines + (config.trainer.jobs * config.trainer.gpus_per_job if config.trainer.enabled else 0.0)
+
+
 OPERATIONAL = ("workers", "ledger", "metrics", "ray", "evaluation")
 """Sections that may differ between a run and its resumption: they decide how work is done, not what comes out.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from orchestrator.cluster import cluster
-from orchestrator.config import RunConfig
+from orchestrator.config import RunConfig, gpus_needed
 from orchestrator.display import Display, open_display
 from orchestrator.evaluation import founder_of, model_rows, reference_row
 from orchestrator.fitness import load_function
@@ -60,7 +60,7 @@ def resume(store: Store, state: RunState, config: RunConfig) -> RunState:
 @contextmanager
 def worker_rooms(store: Store, config: RunConfig, model: Model) -> Iterator[WorkersRoom]:
     """Engines and agents alone, for evaluation outside a run."""
-    with cluster(config.ray) as start_actor, asyncio.Runner() as runner:
+    with cluster(config.ray, gpus_needed(config)) as start_actor, asyncio.Runner() as runner:
         builder = Builder(config, model, str(store), log_directory(store, config), start_actor)
         yield WorkersRoom(runner, runner.run(builder.workers()), config, Stopwatch())
 
@@ -76,7 +76,7 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
     listener.replay(run.state)
     with (
         open_display(config, run.state) as display,
-        cluster(config.ray) as start_actor,
+        cluster(config.ray, gpus_needed(config)) as start_actor,
         _terminable(),  # after Ray, which installs a handler of its own
         asyncio.Runner() as runner,
     ):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import RunConfig
+from orchestrator.config import RunConfig, gpus_needed
 from telemetry.models import on_disk
 from workers.environment import make
 
@@ -27,10 +27,8 @@ def estimate(config: RunConfig) -> dict[str, Any]:
     shown = len(world.rules) + max(len(founder.strategy) for founder in population.founders)
     sample = len(world.reset(0).text)
     births = population.size - min(config.selection.elites, population.size)
-    gpus = config.trainer.gpus_per_job * config.trainer.jobs
     model_bytes: int | None = 0
     if config.engine.kind == "vllm":
-        gpus += config.engine.count * config.engine.tensor_parallel if config.engine.serving == "lora" else 0
         model_bytes = _model_bytes(on_disk(config.model))
     return {
         "run": config.name,
@@ -46,7 +44,7 @@ def estimate(config: RunConfig) -> dict[str, Any]:
         "engines": config.engine.count,
         "agents": config.workers.agents,
         "trainers": config.trainer.jobs if config.trainer.enabled else 0,
-        "gpus": gpus,
+        "gpus": gpus_needed(config),
         "model_gib": None if model_bytes is None else round(model_bytes / 2**30, 2),
         "memory_gib_at_least": None if model_bytes is None else round(_memory(config, model_bytes) / 2**30, 1),
     }

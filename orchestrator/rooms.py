@@ -154,7 +154,7 @@ class Builder:
         config = self._config.engine
         path = partial(adapter_path, self._store_url)
         build = partial(engines.build, config, self._model.directory, self._model.card, path)
-        gpus = config.tensor_parallel if isinstance(config, VllmEngineConfig) and config.serving == "lora" else 0
+        gpus = config.gpus if isinstance(config, VllmEngineConfig) else 0.0
         environment = engines.environment(config)
         return await self._host(build, f"engine-{index}", gpus=gpus, environment=environment)
 

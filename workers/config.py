@@ -42,8 +42,8 @@ class VllmEngineConfig(Config):
     """KV cache on a CPU, in GiB."""
     gpu_memory_fraction: float = Field(default=0.85, gt=0, le=1)
     """Share of each GPU's memory that the engine may take."""
-    tensor_parallel: int = Field(default=1, ge=1, le=64)
-    """GPUs one engine is spread over."""
+    gpus: float = Field(default=0.0, ge=0, le=64)
+    """GPUs reserved for one engine: a share of one, or whole ones that it is spread over; 0 runs on the CPU."""
     max_sequences: int = Field(default=64, ge=1, le=4096)
     """Requests decoded in one batch."""
     max_batched_tokens: int = Field(default=4096, ge=64, le=1_000_000)

@@ -27,58 +27,62 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+def entries(run: Path) -> int:
+    return len(list((run / "journal").glob("*.json")))
+
+
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
-    """Digest of the uninterrupted run, and how long its life takes from the first journal entry on."""
-    store = tmp_path_factory.mktemp("calm")
-    begin = time.monotonic()
-    run = smoke(store, "ray.executor=inprocess")
-    return ok("digest", run), time.monotonic() - begin
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
+    """Digest of the uninterrupted run, and how many journal entries it has."""
+    run = smoke(tmp_path_factory.mktemp("calm"), "ray.executor=inprocess")
+    return ok("digest", run), entries(run)
 
 
-def kill_once(arguments: list[str | Path], after: float) -> tuple[int, list[psutil.Process]]:
-    """Starts a driver, kills it `after` seconds later; returns its exit code and the processes it had started."""
+def kill_once(arguments: list[str | Path], run: Path, after: int, delay: float) -> tuple[int, list[psutil.Process]]:
+    """Starts a driver and kills it `delay` seconds after the run has `after` journal entries.
+
+    Returns the driver's exit code and the processes it had started.
+    """
     with subprocess.Popen(
         command(*arguments), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as driver:
-        deadline = time.monotonic() + after
-        while time.monotonic() < deadline and driver.poll() is None:
-            time.sleep(0.01)
+        while driver.poll() is None and entries(run) < after:
+            time.sleep(0.002)
+        time.sleep(delay)
         children = descendants(driver.pid)
         if driver.poll() is None:
             os.kill(driver.pid, signal.SIGKILL)
         return driver.wait(), children
 
 
-def run_killed(store: Path, executor: str, draw: random.Random, longest: float, kills: int) -> tuple[str, int]:
+def run_killed(store: Path, executor: str, draw: random.Random, last: int, kills: int) -> tuple[str, int]:
     """A smoke run killed up to `kills` times, then resumed to its end: (digest, kills that landed on a live driver)."""
     settings = ["--set", f"ray.executor={executor}", "--set", "ledger.commit_seconds=0.05"]
+    run = store / "smoke"
     landed = 0
     for _ in range(kills):
-        exists = (store / "smoke" / "journal" / f"{0:020d}.json").exists()
-        verb: list[str | Path] = ["resume", store / "smoke"] if exists else ["run", SMOKE, "--store", store]
-        code, children = kill_once([*verb, *settings], draw.uniform(0.2, longest))
+        verb: list[str | Path] = ["resume", run] if entries(run) else ["run", SMOKE, "--store", store]
+        code, children = kill_once([*verb, *settings], run, draw.randrange(last), draw.uniform(0.0, 0.3))
         landed += code == -signal.SIGKILL
         _, alive = psutil.wait_procs(children, timeout=5)
         assert not alive, f"orphans: {[process.cmdline() for process in alive]}"
-    exists = (store / "smoke" / "journal" / f"{0:020d}.json").exists()
-    ok(*(["resume", store / "smoke"] if exists else ["run", SMOKE, "--store", store]), *settings)
-    assert forager("verify", store / "smoke").code == 0
-    return ok("digest", store / "smoke"), landed
+    ok(*(["resume", run] if entries(run) else ["run", SMOKE, "--store", store]), *settings)
+    assert forager("verify", run).code == 0
+    return ok("digest", run), landed
 
 
 @pytest.mark.parametrize("seed", instants(14, always=2))
-def test_kill_in_process(tmp_path: Path, expected: tuple[str, float], seed: int) -> None:
-    digest, seconds = expected
-    got, landed = run_killed(tmp_path, "inprocess", random.Random(seed), seconds, kills=1 + seed % 2)
+def test_kill_in_process(tmp_path: Path, expected: tuple[str, int], seed: int) -> None:
+    digest, last = expected
+    got, landed = run_killed(tmp_path, "inprocess", random.Random(seed), last - 3, kills=1 + seed % 2)
     assert landed >= 1, "no kill landed on a live driver"
     assert got == digest
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("seed", instants(6, always=1))
-def test_kill_on_ray(tmp_path: Path, expected: tuple[str, float], seed: int) -> None:
-    digest, seconds = expected
-    got, landed = run_killed(tmp_path, "ray", random.Random(100 + seed), seconds + 8, kills=1)
+def test_kill_on_ray(tmp_path: Path, expected: tuple[str, int], seed: int) -> None:
+    digest, last = expected
+    got, landed = run_killed(tmp_path, "ray", random.Random(100 + seed), last - 3, kills=1)
     assert landed == 1, "the driver had ended before it was killed"
     assert got == digest

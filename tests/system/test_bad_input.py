@@ -78,10 +78,10 @@ def test_no_free_space_is_seen_before_anything_is_written(tmp_path: Path) -> Non
 
 
 def test_full_store_stops_and_resumes(tmp_path: Path) -> None:
-    """A 2 MiB file system fills up in mid-run; after it has grown, resume ends in the same run."""
+    """A small file system fills up in mid-run; after it has grown, resume ends in the same run."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], check=False)
     if mounted.returncode != 0:
         pytest.skip("mounting a small file system needs root")
     try:

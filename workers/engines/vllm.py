@@ -39,8 +39,8 @@ class VllmEngine:
         Set the variables of `workers.engines.environment` before the process imports torch. Raises UsageError for a
         model or configuration that vLLM cannot serve.
         """
-        if config.serving == "merged" and config.tensor_parallel > 1:
-            raise UsageError("engine.serving: got merged on several GPUs, expected lora when tensor_parallel > 1")
+        if config.serving == "merged" and config.gpus > 1:
+            raise UsageError("engine.serving: got merged on several GPUs, expected lora when engine.gpus > 1")
         capacity = 1 if config.serving == "merged" else config.max_adapters
         tokenizer = str((directory / "tokenizer.json").resolve())
         self._description = ModelDescription(card, tokenizer, *skeleton(directory), config.context, capacity)
@@ -180,7 +180,7 @@ def _arguments(config: VllmEngineConfig, directory: Path) -> Any:
         max_num_seqs=config.max_sequences,
         max_num_batched_tokens=max(config.max_batched_tokens, config.context),
         gpu_memory_utilization=config.gpu_memory_fraction,
-        tensor_parallel_size=config.tensor_parallel,
+        tensor_parallel_size=max(1, int(config.gpus)),
         block_size=BLOCK,
         enable_prefix_caching=True,
         # A seeded request whose prompt is split over steps ends the CPU engine.
