@@ -34,11 +34,12 @@ def reference_row(who: Reference, environment: EnvironmentConfig, lives: int) ->
 
 def model_rows(room: WorkersRoom, players: Sequence[tuple[str, Individual]], lives: int) -> list[EvaluationRow]:
     """Survival of models on the held-out worlds, playing by their own genome without exploration."""
-    quiet = [(who, _without_exploration(individual, index)) for index, (who, individual) in enumerate(players)]
-    summaries = room.try_out([individual for _, individual in quiet], held_out(lives))
+    quiet = {individual.id: _without_exploration(individual) for _, individual in players}
+    summaries = room.try_out(list(quiet.values()), held_out(lives))
     rows = []
-    for (who, player), (_, individual) in zip(quiet, players, strict=True):
-        own = sorted((one for one in summaries if one.key.individual == player.id), key=lambda one: one.key.life)
+    for who, individual in players:
+        player = quiet[individual.id].id
+        own = sorted((one for one in summaries if one.key.individual == player), key=lambda one: one.key.life)
         ends = Counter(_label(one.end, one.cause) for one in own)
         rows.append(row(who, [one.steps for one in own], dict(ends), horizon=room.horizon, individual=individual))
     return rows
@@ -92,8 +93,8 @@ def _label(end: EndReason, cause: str) -> str:
     return f"{end}:{cause}" if end is EndReason.DIED else str(end)
 
 
-def _without_exploration(individual: Individual, index: int) -> Individual:
-    """The same genome with epsilon 0, under an id of its own (a founder may be its own champion)."""
+def _without_exploration(individual: Individual) -> Individual:
+    """The same genome with epsilon 0, under an id of its own, so that evaluation draws are not those of the run."""
     numbers = individual.genome.hyperparameters.model_copy(update={"epsilon": 0.0})
     genome = individual.genome.model_copy(update={"hyperparameters": numbers})
-    return individual.model_copy(update={"id": f"g999-{900 + index}", "genome": genome})
+    return individual.model_copy(update={"id": f"g9{individual.id[1:]}", "genome": genome})

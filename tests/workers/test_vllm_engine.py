@@ -215,5 +215,5 @@ def test_numbers_that_are_not_finite_end_the_engine_and_name_the_adapter(start, 
 
 
 def test_merged_weights_are_refused_on_several_gpus(start):
-    with pytest.raises(UsageError, match="engine.gpus"):
+    with pytest.raises(UsageError, match=r"engine\.gpus"):
         start(CONFIG.model_copy(update={"gpus": 2.0}))
