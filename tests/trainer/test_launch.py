@@ -16,7 +16,7 @@ from trainer.finetune import Trainer
 from trainer.job import TrainingJob, TrainingResult
 from trainer.launch import TrainerPool
 
-LIFE = [("wait", 0.0), ("wait", 0.0), ("eat", 1.0)]
+LIFE = [("wait", -1.0), ("wait", -1.0), ("eat", 5.0)]
 TABLE = steps([("g000-000", 0, LIFE), ("g000-001", 0, LIFE * 2), ("g000-002", 0, LIFE * 3)])
 
 
