@@ -75,7 +75,8 @@ def raw(directory: Path) -> dict[str, float]:
     os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     from vllm import LLM, SamplingParams
 
-    from workers.engines.vllm import BLOCK, _dtype
+    from workers.engines.merged import arithmetic
+    from workers.engines.vllm import BLOCK
 
     config = configuration()
     engine: Any = config.engine
@@ -85,7 +86,7 @@ def raw(directory: Path) -> dict[str, float]:
     )
     llm = LLM(
         model=str(find_model(config).directory),
-        dtype=_dtype(engine),
+        dtype=arithmetic(engine),
         max_model_len=engine.context,
         max_num_seqs=engine.max_sequences,
         max_num_batched_tokens=engine.max_batched_tokens,

@@ -4,13 +4,16 @@ Law: every set of tensors is computed from the pristine base files, never from w
 rounding accumulates and the base model comes back exactly.
 """
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from telemetry.failures import UsageError
-from telemetry.lora import LoraWeights
+from telemetry.lora import LoraWeights, load
+from workers.config import VllmEngineConfig
+from workers.engine import EngineFailure
 
 _IN_LAYER = re.compile(r"\.\d+\.")
 
@@ -47,3 +50,47 @@ class MergedWeights:
 
         merged = base.to(torch.float32, copy=True)
         return merged.addmm_(torch.from_numpy(b), torch.from_numpy(a), alpha=scale).to(self._dtype)
+
+
+class MergedServing:
+    """Serves one individual: its adapter is merged into the weights in place."""
+
+    def __init__(
+        self, engine: Any, config: VllmEngineConfig, directory: Path, adapter_path: Callable[[str], Path]
+    ) -> None:
+        import torch
+
+        self._engine = engine
+        self._adapter_path = adapter_path
+        self._base = MergedWeights(directory, getattr(torch, arithmetic(config)))
+        self._serving: str | None = None
+        # It warns of every module outside the layers, which are left as they are on purpose.
+        logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
+
+    def request(self, adapter: str | None) -> None:
+        if adapter != self._serving:
+            raise EngineFailure(f"adapter {adapter} is not loaded")
+
+    def load(self, adapters: Sequence[str | None]) -> None:
+        for adapter in adapters:
+            if adapter != self._serving:
+                change: LoraWeights | None = None if adapter is None else load(self._adapter_path(adapter))
+                self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": self._base.tensors(change)})
+                self._serving = adapter
+                if not self._engine.reset_prefix_cache():
+                    raise EngineFailure("the prefix cache could not be reset")
+
+
+def arithmetic(config: VllmEngineConfig) -> str:
+    """Name of the torch type to compute in.
+
+    A CPU without bf16 instructions emulates them, at a quarter of the speed of float32.
+    """
+    import torch
+
+    if config.dtype != "auto":
+        return config.dtype
+    multiplies = torch.cuda.is_available() or any(
+        present is True for name, present in torch.cpu.get_capabilities().items() if "bf16" in name
+    )
+    return "bfloat16" if multiplies else "float32"

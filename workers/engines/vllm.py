@@ -5,7 +5,6 @@ engine, because what the engine rejects half-way may take the others with it; an
 the engine, because they stay behind in its key-value cache and reach requests of healthy individuals.
 """
 
-import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from telemetry.failures import UsageError
-from telemetry.lora import CONFIG, LoraWeights, load, parse_json, positive
+from telemetry.lora import CONFIG, parse_json, positive
 from telemetry.records import BaseModelCard
 from workers.config import VllmEngineConfig
 from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
 from workers.engines.chat import skeleton
 from workers.engines.loop import CoreThread
-from workers.engines.merged import MergedWeights
+from workers.engines.merged import MergedServing, arithmetic
 
 BLOCK = 32
 """Tokens per prefix-cache block: the smallest that the CPU backend takes, since shared prompt prefixes are short."""
@@ -97,8 +96,8 @@ class _VllmCore:
 
         self._engine = LLMEngine.from_engine_args(_arguments(config, directory))
         self._vocabulary = self._engine.model_config.get_vocab_size()
-        weights = _Merged if config.serving == "merged" else _Lora
-        self._weights: _Merged | _Lora = weights(self._engine, config, directory, adapter_path)
+        weights = MergedServing if config.serving == "merged" else _Lora
+        self._weights: MergedServing | _Lora = weights(self._engine, config, directory, adapter_path)
         self._requests: dict[str, CompletionRequest] = {}
 
     def busy(self) -> bool:
@@ -148,18 +147,6 @@ def _normalised(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(score - total for score in scores)
 
 
-def _dtype(config: VllmEngineConfig) -> str:
-    """A CPU without bf16 instructions emulates them, at a quarter of the speed of float32."""
-    import torch
-
-    if config.dtype != "auto":
-        return config.dtype
-    multiplies = torch.cuda.is_available() or any(
-        present is True for name, present in torch.cpu.get_capabilities().items() if "bf16" in name
-    )
-    return "bfloat16" if multiplies else "float32"
-
-
 def _arguments(config: VllmEngineConfig, directory: Path) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
@@ -174,7 +161,7 @@ def _arguments(config: VllmEngineConfig, directory: Path) -> Any:
         options["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
     return EngineArgs(
         model=str(directory.resolve()),
-        dtype=_dtype(config),
+        dtype=arithmetic(config),
         seed=0,
         max_model_len=config.context,
         max_num_seqs=config.max_sequences,
@@ -229,35 +216,6 @@ def _sampling(request: CompletionRequest) -> Any:
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-
-
-class _Merged:
-    """Serves one individual: its adapter is merged into the weights in place."""
-
-    def __init__(
-        self, engine: Any, config: VllmEngineConfig, directory: Path, adapter_path: Callable[[str], Path]
-    ) -> None:
-        import torch
-
-        self._engine = engine
-        self._adapter_path = adapter_path
-        self._base = MergedWeights(directory, getattr(torch, _dtype(config)))
-        self._serving: str | None = None
-        # It warns of every module outside the layers, which are left as they are on purpose.
-        logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
-
-    def request(self, adapter: str | None) -> None:
-        if adapter != self._serving:
-            raise EngineFailure(f"adapter {adapter} is not loaded")
-
-    def load(self, adapters: Sequence[str | None]) -> None:
-        for adapter in adapters:
-            if adapter != self._serving:
-                change: LoraWeights | None = None if adapter is None else load(self._adapter_path(adapter))
-                self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": self._base.tensors(change)})
-                self._serving = adapter
-                if not self._engine.reset_prefix_cache():
-                    raise EngineFailure("the prefix cache could not be reset")
 
 
 class _Lora:
