@@ -26,7 +26,7 @@ class FounderConfig(Config):
     """Softmax temperature of its decisions."""
     epsilon: float = Field(default=0.5, ge=0, le=1)
     """Probability of a uniformly drawn legal action: without it the untouched model never finds food."""
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
     """Peak learning rate of its children's training jobs."""
 
 
