@@ -192,10 +192,14 @@ class RunConfig(Config):
         return self
 
 
+def engine_gpus(config: RunConfig) -> float:
+    """GPUs that all engines of a run hold at the same time."""
+    return config.engine.count * config.engine.gpus if isinstance(config.engine, VllmEngineConfig) else 0.0
+
+
 def gpus_needed(config: RunConfig) -> float:
     """GPUs that all engines and trainers of a run hold at the same time."""
-    engines = config.engine.count * config.engine.gpus if isinstance(config.engine, VllmEngineConfig) else 0.0
-    return engines + (config.trainer.jobs * config.trainer.gpus_per_job if config.trainer.enabled else 0.0)
+    return engine_gpus(config) + (config.trainer.jobs * config.trainer.gpus_per_job if config.trainer.enabled else 0.0)
 
 
 OPERATIONAL = ("workers", "ledger", "metrics", "ray", "evaluation")

@@ -10,13 +10,13 @@ from pathlib import Path
 from types import FrameType
 
 from orchestrator.cluster import cluster
-from orchestrator.config import RunConfig, gpus_needed
+from orchestrator.config import RunConfig, engine_gpus, gpus_needed
 from orchestrator.display import Display, open_display
 from orchestrator.evaluation import founder_of, model_rows, reference_row
 from orchestrator.fitness import load_function
 from orchestrator.generation import Rooms, run_generation
 from orchestrator.observe import MetricsListener
-from orchestrator.rooms import Builder, Model, TrainersRoom, WorkersRoom, find_model
+from orchestrator.rooms import Builder, Model, Tick, TrainersRoom, WorkersRoom, find_model
 from orchestrator.run import Run, champion, create, reopen
 from orchestrator.state import EvaluationRow, RunState
 from orchestrator.stopwatch import Stopwatch
@@ -60,7 +60,7 @@ def resume(store: Store, state: RunState, config: RunConfig) -> RunState:
 @contextmanager
 def worker_rooms(store: Store, config: RunConfig, model: Model) -> Iterator[WorkersRoom]:
     """Engines and agents alone, for evaluation outside a run."""
-    with cluster(config.ray, gpus_needed(config)) as start_actor, asyncio.Runner() as runner:
+    with cluster(config.ray, engine_gpus(config)) as start_actor, asyncio.Runner() as runner:
         builder = Builder(config, model, str(store), log_directory(store, config), start_actor)
         yield WorkersRoom(runner, runner.run(builder.workers()), config, Stopwatch())
 
@@ -108,7 +108,7 @@ def _evaluate(run: Run, workers: WorkersRoom) -> list[EvaluationRow]:
     return rows + model_rows(workers, [("founder", founder_of(run.state, best)), ("champion", best)], lives)
 
 
-def _ticker(display: Display, metrics: Metrics, workers: WorkersRoom):  # type: ignore[no-untyped-def]
+def _ticker(display: Display, metrics: Metrics, workers: WorkersRoom) -> Tick:
     def tick(alive: int, decisions: int) -> None:
         display.tick(alive, decisions)
         metrics.live(alive, decisions, workers.pool.restarts)

@@ -79,7 +79,7 @@ class WorkersConfig(Config):
     request_batch: int = Field(default=16, ge=1, le=4096)
     """Decisions sent to an engine in one call; several calls are under way at once, so that it is never idle."""
     life_retries: int = Field(default=3, ge=0, le=100)
-    """Fresh tries at a life lost to infrastructure before it is recorded as censored."""
+    """Fresh tries at a life lost to infrastructure before the run stops; resuming it grants as many again."""
     restarts: int = Field(default=3, ge=0, le=1000)
     """Replacements of one engine or agent actor without a single life coming back, before the run stops."""
     call_timeout: float = Field(default=600.0, gt=0, le=86_400)
