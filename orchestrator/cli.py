@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.runfile import load
 from telemetry import __version__
 from telemetry.failures import ForagerError, StateError, UsageError
 
@@ -58,6 +57,7 @@ def _fail(reason: str, code: int) -> None:
 def plan(file: RunFile, overrides: Overrides = None, json: Json = False) -> None:
     """Validate a run file and show what it will take, without starting anything."""
     from orchestrator.plan import estimate
+    from orchestrator.runfile import load
 
     _print(estimate(load(file, overrides or ())), json)
 
@@ -69,6 +69,8 @@ def run(
     overrides: Overrides = None,
 ) -> None:
     """Start a new run and drive it to its end."""
+    from orchestrator.runfile import load
+
     config = load(file, overrides or ())
     from orchestrator import driver
     from orchestrator.finish import conclude

@@ -3,8 +3,10 @@
 The law: text from outside passes `clean`, and reaches rich only as `Text`, which knows no markup.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -13,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from orchestrator.lineage import LineageRow
-from orchestrator.state import EvaluationRow
-from orchestrator.summary import Summary
+if TYPE_CHECKING:
+    from orchestrator.lineage import LineageRow
+    from orchestrator.state import EvaluationRow
+    from orchestrator.summary import Summary
 
 
 def clean(text: str, width: int = 200) -> str:

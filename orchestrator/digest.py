@@ -18,7 +18,8 @@ from orchestrator.config import semantic
 from orchestrator.run import config_of
 from orchestrator.state import GenerationCommitted, RunState
 from telemetry.ledger import Ledger
-from telemetry.records import TABLES, VOLATILE, Record
+from telemetry.records import Record
+from telemetry.tables import TABLES, VOLATILE
 
 VERSION = 1
 """Of the digest: two versions' digests must not be compared, so it is hashed too."""

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Config(BaseModel):
     """A closed section of a run file: unknown keys are errors, values are bounded, fields are documented."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class MetricsConfig(Config):

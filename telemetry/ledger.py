@@ -23,8 +23,9 @@ from deltalake.transaction import AddAction, PostCommitHookProperties
 
 from telemetry import delta_log
 from telemetry.failures import StateError, StorageError
-from telemetry.records import TABLES, FileRef, Record
+from telemetry.records import FileRef, Record
 from telemetry.store import Store
+from telemetry.tables import TABLES
 
 PARTITION = "generation"
 ORDER = ("generation", "individual", "life", "step")

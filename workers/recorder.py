@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from telemetry.records import LIVES, STEPS, EndReason, Individual, LifeKey, LifeSummary
+from telemetry.records import EndReason, Individual, LifeKey, LifeSummary
+from telemetry.tables import LIVES, STEPS
 from workers.action import Decision
 from workers.engine import CompletionRequest
 from workers.environment import Observation

@@ -20,9 +20,10 @@ from orchestrator.state import RunState, fold
 from telemetry.adapters import Shelf, save
 from telemetry.journal import Journal
 from telemetry.ledger import Ledger
-from telemetry.records import STEPS, VOLATILE, Individual, LifeKey
+from telemetry.records import Individual, LifeKey
 from telemetry.seeds import rng, world_seed
 from telemetry.store import Store, open_store
+from telemetry.tables import STEPS, VOLATILE
 from trainer.job import TrainingJob, TrainingResult
 from trainer.merge import fresh, mutate
 from workers.config import ScriptedEngineConfig

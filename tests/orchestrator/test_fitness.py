@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from orchestrator.config import CustomFitnessConfig, RmstConfig
 from orchestrator.fitness import Fitness, load_function, restricted_mean_survival, score
 from telemetry.failures import UsageError
-from telemetry.records import LIVES, Genome, Hyperparameters, Individual
+from telemetry.records import Genome, Hyperparameters, Individual
+from telemetry.tables import LIVES
 
 HORIZON = 20
 

@@ -4,7 +4,7 @@ import datetime
 
 import pyarrow as pa
 
-from telemetry.records import LIVES, STEPS
+from telemetry.tables import LIVES, STEPS
 
 BORN = datetime.datetime(2026, 11, 21, 12, 0, 0, 123456, datetime.UTC)
 

@@ -13,8 +13,8 @@ from deltalake import DeltaTable
 
 from telemetry.failures import StateError, StorageError
 from telemetry.ledger import SETTINGS, Ledger
-from telemetry.records import LIVES, STEPS, TABLES
 from telemetry.store import Store, open_store
+from telemetry.tables import LIVES, STEPS, TABLES
 from tests.telemetry.rows import life, lives
 
 

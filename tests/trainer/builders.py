@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from telemetry.records import STEPS, BaseModelCard, Genome, Hyperparameters, Individual
+from telemetry.records import BaseModelCard, Genome, Hyperparameters, Individual
+from telemetry.tables import STEPS
 from trainer.examples import COLUMNS
 from trainer.job import Parent, TrainingJob
 
