@@ -36,6 +36,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 def main() -> None:
     """Entry point: turns every failure with a name into one line and its exit code."""
+    # Whatever a run writes, libraries included, is for its owner only.
+    os.umask(0o077)
     try:
         app()
     except ForagerError as error:
@@ -75,24 +77,36 @@ def run(
     from orchestrator import driver
     from orchestrator.finish import conclude
 
+    if not store or store.endswith("://"):
+        raise UsageError(f"--store: got {store!r}, expected a directory or URL that holds runs")
     place = _open_store(f"{store.rstrip('/')}/{config.name}")
     if place.exists(GENESIS):
         raise UsageError(f"{place}: a run is here already; `forager resume {place}`, or choose another name")
     # What a driver leaves that was killed before its first journal entry is no stranger's.
-    if [key for key in place.list("") if not key.startswith(("driver.lock", "logs/", "probe"))]:
+    if [key for key in place.list("") if not key.startswith(("driver.lock", "heartbeat/", "logs/", "probe"))]:
         raise UsageError(f"{place}: not empty and not a run; choose another name or store")
     conclude(place, driver.start(place, config))
 
 
 @app.command(epilog="Example: `forager resume runs/demo`")
-def resume(run: RunPlace, overrides: Overrides = None) -> None:
+def resume(
+    run: RunPlace,
+    overrides: Overrides = None,
+    take_over: Annotated[bool, typer.Option(help="Fence a driver that seems alive and go on in its place.")] = False,
+    at_generation: Annotated[
+        int | None, typer.Option(metavar="G", help="Go on from right after generation G; keep the rest as a branch.")
+    ] = None,
+) -> None:
     """Finish a run that was interrupted; a finished one is left as it is."""
+    if _split_branch(run)[1] is not None:
+        raise UsageError(f"{run}: a branch can only be read; resume the run itself")
     store, state = _open_run(run)
     from orchestrator import driver
     from orchestrator.finish import conclude
     from orchestrator.runfile import override
 
-    conclude(store, driver.resume(store, state, override(state.created.config, overrides or ())))
+    config = override(state.created.config, overrides or ())
+    conclude(store, driver.resume(store, state, config, take_over=take_over, at_generation=at_generation))
 
 
 @app.command(epilog="Example: `forager status runs/demo --json`")
@@ -149,6 +163,29 @@ def verify(run: RunPlace, json: Json = False) -> None:
     _report(findings_of(_open_existing(run)), json, "every check passed")
 
 
+@app.command(epilog="Example: `forager gc runs/demo --dry-run`")
+def gc(
+    run: RunPlace,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Leave alone what is younger.")] = 1.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+) -> None:
+    """Remove what a crash left behind and no reader of the run will ever see."""
+    from orchestrator.garbage import find_garbage, remove
+    from telemetry.journal import Journal
+    from telemetry.lock import check_dead, exclusive
+
+    store, state = _open_run(run)
+    with exclusive(store):
+        check_dead(store, state.epochs)
+        garbage = find_garbage(store, Journal(store).read(), grace_hours * 3600)
+        if not dry_run:
+            remove(store, garbage)
+    for one in garbage:
+        typer.echo(f"{one.key}  {one.size} bytes")
+    verb = "would be removed" if dry_run else "removed"
+    typer.echo(f"{len(garbage)} objects, {sum(one.size for one in garbage)} bytes {verb}")
+
+
 @app.command(epilog="Example: `forager digest runs/demo`")
 def digest(run: RunPlace) -> None:
     """Print one sha256 of what matters in a run: equal runs have equal digests."""
@@ -170,6 +207,22 @@ def audit(run: RunPlace, json: Json = False) -> None:
     _report(findings_of(state, Ledger(store), config_of(state)), json, "every number follows from the ledger")
 
 
+@app.command(epilog="Example: `forager doctor --store s3://bucket/runs`")
+def doctor(
+    store: Annotated[str, typer.Option(help="Directory or URL where runs are to live.")] = "runs", json: Json = False
+) -> None:
+    """Look at this machine before a run: versions, hardware, open ports, token, environment, disk, store."""
+    from orchestrator.doctor import examine, print_checks
+
+    checks = examine(store)
+    if json:
+        _print([{"level": check.level, "what": check.what, "found": check.found} for check in checks], True)
+    else:
+        print_checks(checks)
+    if any(check.level == "problem" for check in checks):
+        sys.exit(UsageError.exit_code)
+
+
 def _version(show: bool) -> None:
     if show:
         typer.echo(f"forager {__version__}")
@@ -188,7 +241,7 @@ def _options(
 def _open_store(place: str, *, must_exist: bool = False) -> "Store":
     from telemetry.store import open_store
 
-    if must_exist and "://" not in place and not Path(place).is_dir():
+    if must_exist and "://" not in place and not os.path.isdir(place):
         raise UsageError(f"{place}: no such run directory; give a directory or store URL that holds a run")
     return open_store(place, create=not must_exist)
 
@@ -197,8 +250,22 @@ def _open_run(place: str) -> tuple["Store", "RunState"]:
     from orchestrator.state import fold
     from telemetry.journal import Journal
 
+    place, branch = _split_branch(place)
     store = _open_existing(place)
-    return store, fold(Journal(store).read())
+    entries = Journal(store).read()
+    state = fold(entries)
+    if branch is None:
+        return store, state
+    if branch not in state.branches:
+        known = ", ".join(state.branches) or "none"
+        raise UsageError(f"{place}@{branch}: no such branch; the run's branches: {known}")
+    return store, fold(entries[: state.branches[branch] + 1])
+
+
+def _split_branch(place: str) -> tuple[str, str | None]:
+    """`runs/demo@branch-1` names what was left behind when the run was rewound."""
+    head, at, branch = place.rpartition("@")
+    return (head, branch) if at and branch.startswith("branch-") else (place, None)
 
 
 def _open_existing(place: str) -> "Store":

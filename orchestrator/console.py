@@ -155,7 +155,8 @@ def _verdict(summary: Summary) -> Text:
 
 
 def _individual_text(row: LineageRow) -> Text:
-    fitness = "alive" if row.fitness is None else interval(row.fitness, row.low or 0.0, row.high or 0.0)
+    unknown = "alive" if row.survived is None else "not scored"
+    fitness = unknown if row.fitness is None else interval(row.fitness, row.low or 0.0, row.high or 0.0)
     fate = {True: "survived", False: "culled", None: ""}[row.survived]
     text = Text.assemble((row.id, "bold" if row.survived else ""), f"  {clean(row.lineage)}  {fitness}")
     text.append(f"  {fate}", style="green" if row.survived else "red")

@@ -5,7 +5,6 @@ The law: a display only reads, and a display that cannot be written to any more 
 
 import sys
 from collections.abc import Sequence
-from heapq import nsmallest
 from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
@@ -20,6 +19,7 @@ from rich.text import Text
 
 from orchestrator.config import RunConfig
 from orchestrator.console import clean, duration, interval
+from orchestrator.fitness import ranked
 from orchestrator.lines import describe, opening, progress_line
 from orchestrator.progress import Progress, advance, progress_of
 from orchestrator.state import GenerationCommitted, RunState
@@ -110,7 +110,7 @@ class LiveDisplay:
         self._note = ""
         self._spinner = Spinner("dots", style="cyan")
         self._console = console
-        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4, transient=True)
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=1, transient=True)
 
     def __enter__(self) -> Self:
         self._console.print(Text(opening(self._progress, self._config), style="dim"))
@@ -186,7 +186,7 @@ def _people_table(progress: Progress) -> RenderableType:
 
 
 def _last_table(last: GenerationCommitted, names: dict[str, str]) -> RenderableType:
-    fittest = nsmallest(ROWS, last.fitness, key=lambda one: (-one.value, one.individual))
+    fittest = ranked(last.fitness)[:ROWS]
     rows = [
         (
             one.individual,

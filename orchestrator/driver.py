@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import FrameType
 
 from orchestrator.cluster import cluster
 from orchestrator.config import RunConfig, engine_gpus, gpus_needed
+from orchestrator.credentials import prepare
 from orchestrator.display import Display, open_display
 from orchestrator.evaluation import founder_of, model_rows, reference_row
 from orchestrator.fitness import load_function
@@ -21,29 +23,47 @@ from orchestrator.run import Run, champion, create, reopen
 from orchestrator.state import EvaluationRow, RunState
 from orchestrator.stopwatch import Stopwatch
 from telemetry.exporter import serve
-from telemetry.failures import StateError, Stopped, StorageError
-from telemetry.lock import exclusive
+from telemetry.failures import StateError, Stopped, StorageError, UsageError
+from telemetry.lock import beating, check_dead, exclusive
 from telemetry.metrics import Metrics
 from telemetry.store import Store
-from workers.environment import make
+from workers.environment import make, rehearse
+
+GRACE = 30.0
+"""Seconds after SIGTERM or SIGHUP until the driver exits, whatever it still waits for."""
 
 
 def start(store: Store, config: RunConfig) -> RunState:
     """Runs a new evolution to its end. Raises UsageError, leaving nothing behind, when it cannot start."""
+    prepare(config.ray)
     _check_plugins(config)
     model = find_model(config)
     store.probe()
     _check_space(store, config)
     with ExitStack() as stack:
         metrics, address = _serve_metrics(stack, config)
-        stack.enter_context(exclusive(store.local_path("driver.lock")))
-        return _drive(create(store, config, model.card), model, metrics, address)
+        stack.enter_context(exclusive(store))
+        run = create(store, config, model.card)
+        stack.enter_context(beating(store, run.epoch))
+        return _drive(run, model, metrics, address)
 
 
-def resume(store: Store, state: RunState, config: RunConfig) -> RunState:
-    """Finishes a run that was interrupted; does nothing to one that is finished."""
-    if state.finished:
+def resume(
+    store: Store, state: RunState, config: RunConfig, *, take_over: bool = False, at_generation: int | None = None
+) -> RunState:
+    """Finishes a run that was interrupted; does nothing to one that is finished.
+
+    take_over: also when its driver seems alive; that one is fenced and stops at its next commit.
+    at_generation: go on from right after this committed generation; later ones stay in the journal as a branch.
+    """
+    if state.finished and at_generation is None:
         return state
+    if at_generation is not None and not 0 <= at_generation < len(state.history):
+        raise UsageError(
+            f"--at-generation: got {at_generation}, expected a committed generation: the run has {len(state.history)},"
+            " counted from 0"
+        )
+    prepare(config.ray)
     _check_plugins(config)
     model = find_model(config)
     if model.card.sha256 != state.created.model.sha256:
@@ -53,8 +73,14 @@ def resume(store: Store, state: RunState, config: RunConfig) -> RunState:
         )
     with ExitStack() as stack:
         metrics, address = _serve_metrics(stack, config)
-        stack.enter_context(exclusive(store.local_path("driver.lock")))
-        return _drive(reopen(store, config), model, metrics, address)
+        stack.enter_context(exclusive(store, take_over=take_over))
+        if not take_over:
+            check_dead(store, state.epochs)
+        run = reopen(store, config)
+        stack.enter_context(beating(store, run.epoch))
+        if at_generation is not None:
+            run.rewind(at_generation)
+        return _drive(run, model, metrics, address)
 
 
 @contextmanager
@@ -118,7 +144,7 @@ def _ticker(display: Display, metrics: Metrics, workers: WorkersRoom) -> Tick:
 
 def _check_plugins(config: RunConfig) -> None:
     """Fails on a broken world or fitness function before anything is started."""
-    make(config.environment.name, config.environment.settings)
+    rehearse(config.environment.name, config.environment.settings)
     if config.fitness.kind == "custom":
         load_function(config.fitness.function)
 
@@ -144,25 +170,34 @@ def _serve_metrics(stack: ExitStack, config: RunConfig) -> tuple[Metrics, str]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turns SIGTERM into an interrupt, so that finished lives are committed before the driver exits.
+    """Turns SIGTERM and SIGHUP into an interrupt, so that finished lives are committed before the driver exits.
 
-    Raises Stopped after either signal.
+    A second signal does not wait for that, nor does anything after GRACE seconds. Raises Stopped after a signal.
     """
-    terminated = False
+    stopping = 0
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        nonlocal terminated
-        terminated = True
+        nonlocal stopping
+        if stopping:
+            os._exit(128 + signum)
+        stopping = signum
+        watchdog = threading.Timer(GRACE, os._exit, [128 + signum])
+        watchdog.daemon = True
+        watchdog.start()
         os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGTERM, interrupt)
+    # Whoever starts a driver under nohup wants it to outlive the terminal.
+    if before[signal.SIGHUP] is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)
     # A shell starts background jobs with interrupts ignored; the runner listens only to the default handler.
-    before_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        raise Stopped(signal.SIGTERM if terminated else signal.SIGINT) from None
+        raise Stopped(stopping or signal.SIGINT) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, before_interrupt)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
         sys.stdout.flush()

@@ -7,6 +7,7 @@ left behind, rows that were never acknowledged) is a note.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from hashlib import sha256
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from telemetry.ledger import Ledger
 from telemetry.records import FileRef
 from telemetry.store import Store
 
-HOUSEKEEPING = ("report.html", "driver.lock", "logs")
+HOUSEKEEPING = ("report.html", "driver.lock", "heartbeat", "logs")
 """Top-level names that belong to a run without being part of its record."""
 
 
@@ -90,32 +91,53 @@ def _check_adapters(store: Store, state: RunState, vouched: dict[str, FileRef]) 
 
 def _check_tables(store: Store, state: RunState, vouched: dict[str, FileRef]) -> Iterator[Finding]:
     """At the pinned versions the tables consist of the files that were vouched for; others hold only unseen rows."""
+    ledger = Ledger(store)
     for name, version in state.tables.items():
         folder = f"ledger/{name}/"
         versions = [commit.tables.get(name, -1) for commit in state.commits]
         if versions != sorted(versions):
             yield error(folder, f"its pinned versions go backwards: {versions}")
-        try:
-            active = {f"{folder}{path}" for path, _ in Ledger(store).files(name, version)}
-        except StateError as failure:
-            yield error(folder, str(failure))
+        damaged = list(ledger.damaged(name, version, vouched))
+        yield from (error(key, f"belongs to nobody, but to the table's log, and {flaw}") for key, flaw in damaged)
+        if damaged:
             continue
+        active = ledger.named(name, version)
+        cache = f"{folder}_delta_log/_last_checkpoint"
+        try:
+            seen, reason = {f"{folder}{path}": generation for path, generation in ledger.files(name, version)}, ""
+        except StateError as failure:
+            seen, reason = {}, f": {failure}"
+        if seen != active:
+            where = cache if store.exists(cache) else folder
+            yield error(
+                where, f"other tools see another table than its log tells{reason}; delete the log's checkpoints"
+            )
         data = {key for key in vouched if key.startswith(folder) and "/_delta_log/" not in key}
-        for key in sorted(data - active):
+        for key in sorted(data - active.keys()):
             yield error(key, f"was acknowledged, but is not part of the table {name} at version {version}")
-        acknowledged = set(state.lives.values())
-        for key in sorted(active - data):
+        acknowledged = {attempt for lives in state.lives.values() for attempt in lives.values()}
+        for key in sorted(active.keys() - data):
             yield from _check_stranger(store, key, acknowledged)
 
 
 def _check_stranger(store: Store, key: str, acknowledged: set[str]) -> Iterator[Finding]:
     """A data file that nobody vouches for must not hold rows that readers would take."""
     try:
-        rows = pq.read_table(pa.BufferReader(store.get(key)), columns=["attempt"])
-    except (KeyError, StateError, OSError, pa.ArrowException) as failure:
+        data = store.get(key)
+        if key.rpartition("/")[2] != f"{sha256(data).hexdigest()}.parquet":
+            yield error(key, "belongs to nobody, but to the table, and is damaged")
+            return
+        # Whoever wrote it, it must not make this process run its code or eat its memory.
+        limits = {"thrift_string_size_limit": 1 << 24, "thrift_container_size_limit": 1 << 16}
+        file = pq.ParquetFile(
+            pa.BufferReader(data), arrow_extensions_enabled=False, page_checksum_verification=True, **limits
+        )
+        batches = file.iter_batches(columns=["attempt"])
+        attempts = {attempt for rows in batches for attempt in rows["attempt"].cast(pa.string()).to_pylist()}
+    except (KeyError, ValueError, OSError, StateError, pa.ArrowException) as failure:
         yield error(key, f"is part of the table, but cannot be read: {failure}")
         return
-    if acknowledged & set(rows["attempt"].to_pylist()):
+    if acknowledged & attempts:
         yield error(key, "holds rows of acknowledged lives, but no journal entry vouches for it")
 
 

@@ -1,6 +1,6 @@
 """Are the ledger's rows what the journal acknowledged? Every life once, with all its steps, under its own name.
 
-Law: one generation is read at a time, at the pinned versions, by the same reader that scoring uses.
+Law: one generation is read at a time, by the same reader that scoring uses.
 """
 
 from collections import Counter
@@ -22,11 +22,11 @@ STEP = ("individual", "life", "attempt", "adapter", "step")
 
 def check_rows(state: RunState, ledger: Ledger) -> Iterator[Finding]:
     """Lost, doubled, foreign, incomplete or mislabelled rows of the committed and the current generation."""
-    for generation in sorted({key.generation for key in state.lives}):
-        attempts = state.attempts(generation)
+    for generation in sorted(state.lives):
+        files, attempts = state.vouched(generation), state.attempts(generation)
         try:
             lives, steps = (
-                ledger.read(name, version=state.tables[name], attempts=attempts, generation=generation, columns=columns)
+                ledger.recall(name, generation, files, attempts, columns)
                 for name, columns in (("lives", LIFE + TOKENS), ("steps", STEP))
             )
         except StateError as failure:
@@ -40,14 +40,14 @@ def check_rows(state: RunState, ledger: Ledger) -> Iterator[Finding]:
 def _check_lives(state: RunState, generation: int, rows: list[dict[str, Any]]) -> Iterator[Finding]:
     """Each acknowledged life has exactly one row, and it says what the journal says."""
     seen = Counter(LifeKey(row["generation"], row["individual"], row["life"]) for row in rows)
-    for key in (key for key in state.lives if key.generation == generation):
+    for key in state.lives[generation]:
         if seen[key] != 1:
             yield error(_name(key.individual, key.life), f"was acknowledged, but has {seen[key]} rows in lives")
     for row in rows:
         where = _name(row["individual"], row["life"])
         key = LifeKey(row["generation"], row["individual"], row["life"])
         individual = state.everyone.get(row["individual"])
-        if individual is None or state.lives.get(key) != row["attempt"]:
+        if individual is None or state.life(key) != row["attempt"]:
             yield error(where, "has a row in lives that was acknowledged for another life")
             continue
         expected = (state.created.run, individual.generation, individual.lineage, individual.genome.adapter)

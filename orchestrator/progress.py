@@ -74,9 +74,8 @@ class Progress:
 def progress_of(state: RunState, config: RunConfig, now: float) -> Progress:
     """Where a run stands that has just been created or taken over."""
     lives: dict[str, int] = {}
-    for key in state.lives:
-        if key.generation == state.generation:
-            lives[key.individual] = lives.get(key.individual, 0) + 1
+    for key in state.lives.get(state.generation, ()):
+        lives[key.individual] = lives.get(key.individual, 0) + 1
     prefix = f"g{state.generation + 1:03d}-"
     return Progress(
         run=state.created.run,

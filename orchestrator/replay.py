@@ -16,7 +16,7 @@ from telemetry.failures import UsageError
 from telemetry.ledger import Ledger
 from telemetry.records import EndReason, LifeKey
 from telemetry.store import Store
-from workers.environment import find
+from workers.environment import boundary, find
 
 SPEC = re.compile(r"(champion|g[0-9]{3,}-[0-9]{3,})(?:/([0-9]{1,9}))?")
 
@@ -73,18 +73,17 @@ def find_life(state: RunState, spec: str) -> LifeKey:
     if who not in state.everyone:
         raise UsageError(f"life: no individual {who} in this run; `forager lineage` lists them")
     key = LifeKey(state.everyone[who].generation, who, life)
-    if key not in state.lives:
-        lived = sum(one.individual == who for one in state.lives)
+    if state.life(key) is None:
+        lived = sum(one.individual == who for one in state.lives.get(key.generation, ()))
         raise UsageError(f"life: {who} has no committed life {life}; it has {lived}, counted from 0")
     return key
 
 
 def recall(state: RunState, ledger: Ledger, key: LifeKey) -> Life:
     """A committed life with all its steps. Raises UsageError when the ledger does not hold it."""
-    [rows, steps] = [
-        ledger.read(name, version=state.tables[name], attempts=[state.lives[key]], generation=key.generation)
-        for name in ("lives", "steps")
-    ]
+    attempts = [state.lives[key.generation][key]]
+    files = state.vouched(key.generation)
+    [rows, steps] = [ledger.recall(name, key.generation, files, attempts) for name in ("lives", "steps")]
     if rows.num_rows != 1:
         raise UsageError(f"life: {key.individual}/{key.life} has {rows.num_rows} rows; see `forager verify`")
     row = rows.to_pylist()[0]
@@ -114,7 +113,9 @@ def render(life: Life, draw: Draw | None = None) -> Iterator[str]:
         yield clean(f"\nstep {frame.step}  {choice}  energy {frame.energy_before:g} -> {frame.energy:g}")
         yield clean(f"saw: {frame.observation}")
         if draw is not None:
-            yield clean(draw(frame.state)).rstrip("\n")
+            with boundary(life.world, f"its picture of step {frame.step}"):
+                picture = draw(frame.state)
+            yield clean(str(picture)).rstrip("\n")
     ending = f"died ({life.cause})" if life.end == EndReason.DIED else life.end
     yield clean(f"\n{ending} after {life.steps} steps with energy {life.energy:g}")
 

@@ -21,6 +21,7 @@ from orchestrator.state import (
     EvaluationRow,
     GenerationCommitted,
     LivesCommitted,
+    Rewound,
     RunCreated,
     RunFinished,
     RunState,
@@ -55,6 +56,11 @@ class Run:
         self._writer = writer
 
     @property
+    def epoch(self) -> int:
+        """This driver's reign."""
+        return self._writer.epoch
+
+    @property
     def population(self) -> tuple[Individual, ...]:
         return self.state.population
 
@@ -69,7 +75,7 @@ class Run:
 
     def finished_lives(self) -> set[LifeKey]:
         """Committed lives of the generation that lives now."""
-        return {key for key in self.state.lives if key.generation == self.generation}
+        return set(self.state.lives.get(self.generation, ()))
 
     def acknowledge(self, receipts: Sequence[Receipt], lives: Sequence[LifeSummary], seconds: float) -> None:
         """Makes appended lives part of the run; `receipts` are the appends not vouched for before, oldest first."""
@@ -78,10 +84,12 @@ class Run:
             label = f"{life.end}:{life.cause}" if life.end is EndReason.DIED else str(life.end)
             ends[label] = ends.get(label, 0) + 1
         ordered = sorted(lives, key=lambda life: (life.key.individual, life.key.life))
+        tables = dict(receipts[-1].versions) if receipts else self.state.tables
+        files = [file for receipt in receipts for file in receipt.files]
         self._commit(
             LivesCommitted(
                 generation=self.generation,
-                tables=dict(receipts[-1].versions) if receipts else self.state.tables,
+                tables=tables,
                 lives=tuple((life.key.individual, life.key.life, life.attempt) for life in ordered),
                 decisions=sum(life.steps for life in lives),
                 prompt_tokens=sum(life.prompt_tokens for life in lives),
@@ -90,17 +98,13 @@ class Run:
                 seconds=round(seconds, 3),
             ),
             "lives",
-            [file for receipt in receipts for file in receipt.files],
+            [*files, *self.ledger.between(self.state.tables, tables, files)],
         )
 
     def table(self, name: str) -> pa.Table:
         """Committed rows of the generation that lives now."""
-        return self.ledger.read(
-            name,
-            version=self.state.tables[name],
-            attempts=self.state.attempts(self.generation),
-            generation=self.generation,
-        )
+        generation = self.generation
+        return self.ledger.recall(name, generation, self.state.vouched(generation), self.state.attempts(generation))
 
     def publish(self, result: TrainingResult, refs: Sequence[FileRef]) -> None:
         """Records how a newborn's training job ended."""
@@ -130,6 +134,10 @@ class Run:
     def evaluated(self, rows: Sequence[EvaluationRow]) -> None:
         """Records the held-out comparison."""
         self._commit(Evaluated(rows=tuple(rows)), "evaluation")
+
+    def rewind(self, generation: int) -> None:
+        """Goes on from right after a committed generation; what came later stays readable as a branch."""
+        self._commit(Rewound(generation=generation, branch=f"branch-{len(self.state.branches) + 1}"), "rewind")
 
     def finish(self, champion: str) -> None:
         """Records that nothing is left to do."""

@@ -4,23 +4,23 @@ Each journal kind has one closed body type here. `fold` refuses what it does not
 another version is refused instead of half-read.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from orchestrator.fitness import Fitness
 from orchestrator.population import lineages
 from orchestrator.selection import Selection
 from telemetry.failures import StateError
 from telemetry.journal import Entry
-from telemetry.records import BaseModelCard, Individual, LifeKey, Record
+from telemetry.records import BaseModelCard, FileRef, Individual, LifeKey, Record
 from trainer.job import TrainingResult
 
 FORMAT = 1
 """Version of the journal's bodies; a change that older code cannot read raises it."""
+BRANCH = r"^branch-\d+$"
 
 
 class RunCreated(Record):
@@ -105,6 +105,15 @@ class Evaluated(Record):
     rows: tuple[EvaluationRow, ...]
 
 
+class Rewound(Record):
+    """The run goes on from an earlier generation; what had come after it stays in the journal as a branch."""
+
+    generation: int
+    """The last generation that still counts."""
+    branch: str = Field(pattern=BRANCH)
+    """Name of what was left behind: `RUN@<branch>` reads it."""
+
+
 class RunFinished(Record):
     """Nothing is left to do."""
 
@@ -120,6 +129,7 @@ BODIES: dict[str, type[Record]] = {
     "generation": GenerationCommitted,
     "evaluation": Evaluated,
     "finish": RunFinished,
+    "rewind": Rewound,
 }
 
 
@@ -135,8 +145,10 @@ class RunState:
     population: tuple[Individual, ...] = ()
     tables: dict[str, int] = field(default_factory=dict)
     """Pinned Delta version of each ledger table."""
-    lives: dict[LifeKey, str] = field(default_factory=dict)
-    """Acknowledged lives of all generations, with the attempt that counts."""
+    lives: dict[int, dict[LifeKey, str]] = field(default_factory=dict)
+    """Acknowledged lives by generation, with the attempt that counts."""
+    files: dict[int, list[FileRef]] = field(default_factory=dict)
+    """What the journal vouches for of the ledger, by the generation whose lives it acknowledges."""
     births: dict[str, TrainingResult] = field(default_factory=dict)
     """Ended training jobs of all generations, by child."""
     history: list[GenerationCommitted] = field(default_factory=list)
@@ -145,10 +157,20 @@ class RunState:
     """Every individual that ever was, by id."""
     evaluation: Evaluated | None = None
     finished: RunFinished | None = None
+    branches: dict[str, int] = field(default_factory=dict)
+    """What was left behind by rewinding: name -> last journal entry that belongs to it."""
 
     def attempts(self, generation: int) -> list[str]:
         """Attempts that count in a generation: the filter that readers of the ledger apply."""
-        return [attempt for key, attempt in self.lives.items() if key.generation == generation]
+        return list(self.lives.get(generation, {}).values())
+
+    def vouched(self, generation: int) -> list[FileRef]:
+        """Ledger files that hold the acknowledged lives of a generation: the only ones that readers look at."""
+        return self.files.get(generation, [])
+
+    def life(self, key: LifeKey) -> str | None:
+        """The acknowledged attempt at a life, if there is one."""
+        return self.lives.get(key.generation, {}).get(key)
 
     def culled(self) -> tuple[str, ...]:
         """Lineages without a living member."""
@@ -183,18 +205,23 @@ def body(entry: Entry) -> Record:
     model = BODIES.get(entry.kind)
     if model is None:
         raise StateError(f"journal entry {entry.seq}: unknown kind {entry.kind!r}; a newer version wrote this run")
-    format_written = entry.body.get("format", FORMAT)
-    if entry.kind == "run" and format_written != FORMAT:
-        raise StateError(
-            f"journal entry 0: format {format_written} (written by {entry.body.get('version')}), this version reads"
-            f" format {FORMAT}; use the version that wrote the run"
-        )
+    if entry.kind == "run":
+        _check_format(entry.body)
     try:
-        return model.model_validate_json(json.dumps(entry.body), strict=True)
+        return model.model_validate_json(bytes(entry.raw_body), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise StateError(f"journal entry {entry.seq} ({entry.kind}): {where}: {first['msg']}") from error
+
+
+def _check_format(genesis: dict[str, Any]) -> None:
+    written = genesis.get("format", FORMAT)
+    if written != FORMAT:
+        raise StateError(
+            f"journal entry 0: format {written} (written by {genesis.get('version')}), this version reads"
+            f" format {FORMAT}; use the version that wrote the run"
+        )
 
 
 def apply(state: RunState, entry: Entry) -> None:
@@ -204,11 +231,13 @@ def apply(state: RunState, entry: Entry) -> None:
         state.epochs, state.owner = entry.epoch, event
     elif isinstance(event, LivesCommitted):
         _expect(entry, event.generation, state.generation)
+        lives = state.lives.setdefault(event.generation, {})
         for individual, life, attempt in event.lives:
             key = LifeKey(event.generation, individual, life)
-            if state.lives.setdefault(key, attempt) != attempt:
+            if lives.setdefault(key, attempt) != attempt:
                 raise StateError(f"journal entry {entry.seq}: life {life} of {individual} is committed twice")
         state.tables = dict(event.tables)
+        state.files.setdefault(event.generation, []).extend(entry.refs)
         state.commits.append(event)
     elif isinstance(event, BirthCommitted):
         _expect(entry, event.generation, state.generation)
@@ -223,8 +252,30 @@ def apply(state: RunState, entry: Entry) -> None:
         state.evaluation = event
     elif isinstance(event, RunFinished):
         state.finished = event
+    elif isinstance(event, Rewound):
+        _rewind(state, entry, event)
     else:
         raise StateError(f"journal entry {entry.seq}: a second entry of kind {entry.kind!r}")
+
+
+def _rewind(state: RunState, entry: Entry, event: Rewound) -> None:
+    """Forgets what came after a generation. Ledger versions stay: no later row is of an attempt that counts."""
+    if event.generation >= len(state.history) or event.branch in state.branches:
+        raise StateError(
+            f"journal entry {entry.seq}: rewinds to generation {event.generation} as {event.branch}, but"
+            f" {len(state.history)} generations are committed and the branches are {sorted(state.branches)}"
+        )
+    last = event.generation
+    state.branches[event.branch] = entry.seq - 1
+    state.generation = last + 1
+    state.population = state.history[last].population
+    state.history = state.history[: last + 1]
+    state.commits = [commit for commit in state.commits if commit.generation <= last]
+    state.lives = {generation: lives for generation, lives in state.lives.items() if generation <= last}
+    state.files = {generation: files for generation, files in state.files.items() if generation <= last}
+    state.everyone = {name: one for name, one in state.everyone.items() if one.generation <= last + 1}
+    state.births = {name: result for name, result in state.births.items() if name in state.everyone}
+    state.evaluation = state.finished = None
 
 
 def _expect(entry: Entry, got: int, expected: int) -> None:

@@ -10,6 +10,7 @@ from statistics import fmean, median
 from typing import Any
 
 from orchestrator.config import RunConfig
+from orchestrator.fitness import ranked
 from orchestrator.lineage import LineageRow, ancestry, lineage_rows, short
 from orchestrator.observe import after, culled_by
 from orchestrator.population import lineages
@@ -33,7 +34,7 @@ class GenerationRow(Record):
     mean: float
     median: float
     worst: float
-    """Fitness over the individuals of the generation."""
+    """Fitness over the individuals of the generation that have one."""
     alive: tuple[str, ...]
     """Lineages that go on."""
     culled: tuple[str, ...]
@@ -157,7 +158,7 @@ def status(state: RunState) -> dict[str, Any]:
     planned = 0 if state.generation >= config.generations else config.population.size * config.population.lives
     return {
         **summary.model_dump(mode="json", exclude=keys),
-        "lives_committed": sum(1 for key in state.lives if key.generation == state.generation),
+        "lives_committed": len(state.lives.get(state.generation, ())),
         "lives_planned": planned,
         "lineages_alive": [name for name in lineages(state.created.founders) if name not in state.culled()],
         "lineages_culled": list(state.culled()),
@@ -183,15 +184,15 @@ def _history(state: RunState) -> tuple[GenerationRow, ...]:
 
 
 def _generation_row(event: GenerationCommitted, commits: list[LivesCommitted], state: RunState) -> GenerationRow:
-    ranked = sorted(event.fitness, key=lambda one: (-one.value, one.individual))
-    values = [one.value for one in ranked]
+    order = ranked(event.fitness)
+    values = [one.value for one in order]
     return GenerationRow(
         generation=event.generation,
-        individual=ranked[0].individual,
-        lineage=state.everyone[ranked[0].individual].lineage,
-        best=ranked[0].value,
-        low=ranked[0].low,
-        high=ranked[0].high,
+        individual=order[0].individual,
+        lineage=state.everyone[order[0].individual].lineage,
+        best=order[0].value,
+        low=order[0].low,
+        high=order[0].high,
         mean=fmean(values),
         median=median(values),
         worst=values[-1],
@@ -232,7 +233,7 @@ def _ratios(rows: Iterable[EvaluationRow]) -> dict[str, float]:
 def _totals(state: RunState) -> Totals:
     results = list(state.births.values())
     return Totals(
-        lives=len(state.lives),
+        lives=sum(map(len, state.lives.values())),
         censored=ends_of(state.commits).get("censored", 0),
         decisions=sum(commit.decisions for commit in state.commits),
         prompt_tokens=sum(commit.prompt_tokens for commit in state.commits),

@@ -14,7 +14,7 @@ class MetricsConfig(Config):
 
     enabled: bool = True
     """Serve /metrics and /health while the run lives."""
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9_:%-]{1,63}(\.[A-Za-z0-9_:%-]{1,63})*$")
     """Address to listen on; anything but loopback exposes the numbers to the network."""
     port: int = Field(default=9464, ge=0, le=65535)
     """TCP port; 0 lets the system pick a free one, which the driver prints."""
@@ -25,5 +25,5 @@ class LedgerConfig(Config):
 
     commit_seconds: float = Field(default=10.0, gt=0, le=3600)
     """Longest time finished lives wait for their commit; a crash loses at most these."""
-    min_free_gib: float = Field(default=1.0, ge=0)
+    min_free_gib: float = Field(default=1.0, ge=0, le=1e9)
     """A generation does not start with less free space than this on a local store."""

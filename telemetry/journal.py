@@ -9,6 +9,7 @@ Fencing: every writer opens an epoch, which is an entry like any other. Whoever 
 the place of its own next one has been replaced, and stops (Kleppmann 2016, "How to do distributed locking").
 """
 
+import errno
 import gc
 import json
 import os
@@ -17,12 +18,14 @@ import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+import msgspec
+from msgspec import Meta, Raw, Struct, field
+from msgspec.structs import asdict
 
 from telemetry.failures import FencedError, StateError, StorageError, UsageError
-from telemetry.records import FileRef, Record
+from telemetry.records import FileRef
 from telemetry.store import Store
 
 FORMAT = 1
@@ -35,27 +38,35 @@ WINDOW = 64
 PIECE = 1 << 16
 
 
-class Entry(Record):
+class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     """One acknowledged event of a run."""
 
-    format: int = FORMAT
+    format: int
     """Version of the journal's format."""
-    seq: int = Field(ge=0)
+    seq: Annotated[int, Meta(ge=0)]
     """Position, without gaps, from 0."""
     previous_sha256: str
     """The `sha256` of the entry before; zeros for the first."""
-    epoch: int = Field(ge=0)
+    epoch: Annotated[int, Meta(ge=0)]
     """Which writer's reign; never falls."""
     writer: str
     """Nonce of the writer, so that no two writers can produce the same bytes."""
-    kind: str = Field(min_length=1)
+    kind: Annotated[str, Meta(min_length=1)]
     """What happened: `run` opens the journal, `epoch` opens a reign, the rest is the orchestrator's business."""
-    body: dict[str, Any]
-    """The event itself, plain JSON."""
-    refs: tuple[FileRef, ...] = ()
+    raw_body: Raw = field(name="body")
+    """The event itself: JSON that its reader decodes when the kind is known."""
+    refs: tuple[FileRef, ...]
     """Objects of the store that this entry vouches for."""
     sha256: str
     """Of the entry's bytes up to this member."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The event as plain values, decoded anew."""
+        return json.loads(bytes(self.raw_body))  # type: ignore[no-any-return]
+
+
+_DECODER = msgspec.json.Decoder(Entry)
 
 
 class Journal:
@@ -185,7 +196,7 @@ def encode(
         "format": FORMAT,
         "kind": kind,
         "previous_sha256": previous_sha256,
-        "refs": [ref.model_dump() for ref in refs],
+        "refs": [asdict(ref) for ref in refs],
         "seq": seq,
         "writer": writer,
     }
@@ -198,11 +209,9 @@ def decode(data: bytes, seq: int) -> Entry:
     if data[-77:] != seal(data[:-77]):
         raise StateError(f"{key_of(seq)}: damaged (its checksum does not match); restore it from a copy")
     try:
-        entry = Entry.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StateError(f"{key_of(seq)}:{where}: {first['msg']}; not an entry of this version's journal") from error
+        entry = _DECODER.decode(data)
+    except msgspec.DecodeError as error:
+        raise StateError(f"{key_of(seq)}: {error}; not an entry of this version's journal") from error
     if entry.format != FORMAT:
         raise StateError(f"{key_of(seq)}: written in format {entry.format}, this version reads {FORMAT}")
     if entry.seq != seq:
@@ -249,6 +258,8 @@ def _read_files(folder: str, seq: int) -> Iterator[bytes]:
         except FileNotFoundError:
             return
         except OSError as error:
+            if error.errno in (errno.EISDIR, errno.ELOOP):
+                raise StateError(f"{key_of(seq)}: not a regular file; restore it from a copy") from error
             raise StorageError(f"{path}: {error.strerror}") from error
         yield data
         seq += 1

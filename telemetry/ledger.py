@@ -9,9 +9,10 @@ the journal acknowledges. Readers see only rows of acknowledged attempts; whatev
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from deltalake.transaction import AddAction, PostCommitHookProperties
 
 from telemetry import delta_log
 from telemetry.failures import StateError, StorageError
-from telemetry.records import FileRef, Record
+from telemetry.records import FileRef
 from telemetry.store import Store
 from telemetry.tables import TABLES
 
@@ -38,7 +39,8 @@ SETTINGS = {
 }
 
 
-class Receipt(Record):
+@dataclass(frozen=True)
+class Receipt:
     """What one append put into the ledger; the journal entry that acknowledges it repeats this."""
 
     versions: dict[str, int]
@@ -73,6 +75,23 @@ class Ledger:
         attempts = sorted(set(lives.column("attempt").to_pylist()))
         return Receipt(versions=versions, files=tuple(files), attempts=tuple(attempts))
 
+    def recall(
+        self,
+        table: str,
+        generation: int,
+        files: Iterable[FileRef],
+        attempts: Collection[str],
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Acknowledged rows of one generation in canonical order (individual, life, step), schema as in `records`.
+
+        files: what the journal vouches for. Nothing else is looked at, neither the table's log nor what others have
+        appended. With `columns` only these. Raises StateError, naming the object, if one is missing or damaged.
+        """
+        folder = f"{_folder(table)}/{PARTITION}={generation}/"
+        keys = dict.fromkeys(ref.key for ref in files if ref.key.startswith(folder))
+        return self._load(table, [(key, generation) for key in keys], attempts, columns)
+
     def read(
         self,
         table: str,
@@ -81,11 +100,22 @@ class Ledger:
         generation: int | None = None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
-        """Rows at a pinned version in canonical order (generation, individual, life, step), schema as in `records`.
+        """Rows at a version of the table as other tools see it, in canonical order, schema as in `records`.
 
         With `attempts` only their rows, with `generation` only its partition, with `columns` only these. Raises
         StateError, naming the object, if anything that should be there is missing or damaged.
         """
+        files = [(f"{_folder(table)}/{path}", part) for path, part in self.files(table, version)]
+        return self._load(table, [file for file in files if generation in (None, file[1])], attempts, columns)
+
+    def _load(
+        self,
+        table: str,
+        files: Sequence[tuple[str, int]],
+        attempts: Collection[str] | None,
+        columns: Sequence[str] | None,
+    ) -> pa.Table:
+        """Rows of data files, each with its generation."""
         schema = TABLES[table]
         wanted = list(schema.names if columns is None else columns)
         order = [name for name in ORDER if name in schema.names]
@@ -93,23 +123,42 @@ class Ledger:
         known = None if attempts is None else pa.array(sorted(attempts), pa.string())
 
         def load(file: tuple[str, int]) -> pa.Table:
-            rows = self._read(f"{_folder(table)}/{file[0]}", file[1], needed)
+            rows = self._read(*file, needed)
             return rows if known is None else rows.filter(pc.is_in(rows.column("attempt"), value_set=known))
 
-        files = [file for file in self.files(table, version) if generation in (None, file[1])]
         with ThreadPoolExecutor(READERS) as pool:
             rows = pa.concat_tables([needed.empty_table(), *pool.map(load, files)])
         return rows.sort_by([(name, "ascending") for name in order]).select(wanted)
 
     def repair(self, versions: Mapping[str, int]) -> tuple[str, ...]:
-        """Remove what a power cut left half-written beyond the acknowledged versions; returns the removed keys.
+        """Remove what is damaged beyond the acknowledged versions, and the log's caches; returns the removed keys.
 
         For a resumed run, before anybody appends. Acknowledged rows are never touched.
         """
         self._tables.clear()
         return tuple(
-            key for name in TABLES for key in delta_log.repair(self.store, _folder(name), versions.get(name, -1))
+            key
+            for name in TABLES
+            for key in delta_log.repair(self.store, _folder(name), versions.get(name, -1), _definition(name))
         )
+
+    def named(self, name: str, version: int) -> dict[str, int]:
+        """Key and generation of every data file that the log entries up to a version add, whatever its caches say."""
+        entries = (delta_log.added(self.store, _folder(name), number) for number in range(version + 1))
+        return {key: int(part) for added in entries for key, part in added}
+
+    def damaged(self, name: str, version: int, known: Container[str]) -> Iterator[tuple[str, str]]:
+        """Damaged log entries of a table up to a version but for the `known` ones: key, and what is wrong.
+
+        Nobody vouches for what was appended and never acknowledged; but whoever appends reads its log entries, and
+        other tools read its rows.
+        """
+        for number in range(version + 1):
+            key = delta_log.key_of(_folder(name), number)
+            if key not in known:
+                flaw = delta_log.damage(self.store, _folder(name), number, _definition(name))
+                if flaw:
+                    yield key, flaw
 
     def _append(self, name: str, rows: pa.Table, transaction: str) -> tuple[int, list[FileRef]]:
         """Version and new files of one table's append, done now or by an earlier try."""
@@ -119,7 +168,9 @@ class Ledger:
         failure: Exception = StorageError("no try made")
         for attempt in range(COMMIT_TRIES):
             table = self._table(name)
-            if table.transaction_version(transaction) is not None:
+            with _failures(f"{self.store}/{_folder(name)}"):
+                done = table.transaction_version(transaction) is not None
+            if done:
                 return self._receive(name, table.version(), transaction, refs)
             time.sleep(0.05 * attempt)
             try:
@@ -147,7 +198,9 @@ class Ledger:
             digest = sha256(data).hexdigest()
             path = f"{PARTITION}={generation}/{digest}.parquet"
             ref = FileRef(key=f"{_folder(name)}/{path}", size=len(data), sha256=digest)
-            self.store.put_if_absent(ref.key, data)
+            if not self.store.put_if_absent(ref.key, data) and self.store.get(ref.key) != data:
+                # Its name says what it must hold: anything else is damage.
+                self.store.put(ref.key, data)
             stats = json.dumps({"numRecords": part.num_rows})
             actions.append(
                 AddAction(path, ref.size, {PARTITION: str(generation)}, int(time.time() * 1000), True, stats)
@@ -165,7 +218,7 @@ class Ledger:
             try:
                 table = DeltaTable(url, storage_options=options)
             except TableNotFoundError:
-                delta_log.create(self.store, _folder(name), TABLES[name], PARTITION, SETTINGS)
+                delta_log.create(self.store, _folder(name), _definition(name))
                 table = DeltaTable(url, storage_options=options)
             self._tables[name] = table
             return table
@@ -177,11 +230,26 @@ class Ledger:
             raise StateError(f"{_folder(name)}: the transaction {transaction!r} has other rows; choose a new name")
         self._durable[name] = delta_log.make_durable(self.store, _folder(name), self._durable.get(name, -1), version)
         # The entry that made the table is vouched for by whoever appended first.
-        for entry in [0, 1] if version == 1 else [version]:
-            key = delta_log.key_of(_folder(name), entry)
-            size, digest = self.store.size_and_sha256(key)
-            refs = [*refs, FileRef(key=key, size=size, sha256=digest)]
-        return version, refs
+        entries = [0, 1] if version == 1 else [version]
+        return version, [*refs, *(self._ref(delta_log.key_of(_folder(name), entry)) for entry in entries)]
+
+    def between(
+        self, since: Mapping[str, int], until: Mapping[str, int], known: Iterable[FileRef]
+    ) -> Iterator[FileRef]:
+        """Log entries of all tables after some versions and up to others that are not among the known files.
+
+        They are appends that nobody acknowledges, but the next appender and every other tool has to read them.
+        """
+        keys = {file.key for file in known}
+        for name, version in until.items():
+            for number in range(since.get(name, -1) + 1, version + 1):
+                key = delta_log.key_of(_folder(name), number)
+                if key not in keys:
+                    yield self._ref(key)
+
+    def _ref(self, key: str) -> FileRef:
+        size, digest = self.store.size_and_sha256(key)
+        return FileRef(key=key, size=size, sha256=digest)
 
     def files(self, name: str, version: int) -> list[tuple[str, int]]:
         """Path within the table and generation of every data file at a version."""
@@ -223,3 +291,7 @@ def _first_line(error: Exception) -> str:
 
 def _folder(name: str) -> str:
     return f"ledger/{name}"
+
+
+def _definition(name: str) -> delta_log.Definition:
+    return delta_log.Definition(TABLES[name], PARTITION, SETTINGS)

@@ -20,17 +20,17 @@ from telemetry.store_base import Keys, Store, check_key
 
 
 class LocalStore(Store):
-    """A directory. Every write is staged beside its final name, fsynced, then linked or renamed."""
+    """A directory. Every write is staged under a hidden name, fsynced, then linked or renamed."""
 
     def __init__(self, root: Path, create: bool) -> None:
         if re.search(r"[%\\\x00-\x1f\x7f]", str(root)):
             raise UsageError(f"store: got {str(root)!r}, expected a path without %, backslash or control characters")
-        self.root = Path(os.path.realpath(root.expanduser()))
+        self.root = Path(os.path.realpath(os.path.expanduser(root)))
         self._durable: set[Path] = set()
         if create:
             with self._guard(""):
                 _make_directory(self.root)
-        elif not self.root.is_dir():
+        elif not os.path.isdir(self.root):
             raise UsageError(f"store: got {root}, expected an existing directory")
 
     def __str__(self) -> str:
@@ -60,6 +60,24 @@ class LocalStore(Store):
         with self._guard(key), os.fdopen(self._open(key), "rb") as file:
             return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
+    def size_and_time(self, key: str) -> tuple[int, float]:
+        with self._guard(key):
+            try:
+                file = os.lstat(self.root / key)
+            except FileNotFoundError:
+                raise KeyError(key) from None
+            return file.st_size, file.st_mtime
+
+    def staged(self, pattern: re.Pattern[str]) -> Keys:
+        with self._guard(""):
+            walked = os.walk(self.root, onerror=_raise_unless_gone)
+            return sorted(
+                os.path.relpath(os.path.join(folder, name), self.root)
+                for folder, _, files in walked
+                for name in files
+                if pattern.fullmatch(name)
+            )
+
     def exists(self, key: str) -> bool:
         with self._guard(key):
             return self._path(key).is_file()
@@ -67,6 +85,11 @@ class LocalStore(Store):
     def delete(self, key: str) -> None:
         with self._guard(key):
             self._path(key).unlink(missing_ok=True)
+
+    def discard(self, key: str) -> None:
+        with self._guard(key):
+            folder, _, name = key.rpartition("/")
+            (self._path(folder) if folder else self.root).joinpath(name).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> Keys:
         top = self._path(prefix) if prefix else self.root
@@ -120,9 +143,12 @@ class LocalStore(Store):
 
     @contextmanager
     def _staged(self, path: Path, data: bytes) -> Iterator[Path]:
-        """A durable hidden file beside `path`, gone afterwards."""
+        """A durable hidden file at the top of the store, gone afterwards.
+
+        Not beside `path`: what a crash leaves there would make an adapter's directory one that the gate refuses.
+        """
         self._make_durable(path.parent)
-        staged = path.with_name(f".{path.name[:150]}.{secrets.token_hex(8)}")
+        staged = self.root / f".{path.name[:150]}.{secrets.token_hex(8)}"
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:

@@ -1,12 +1,14 @@
 """The nouns that more than one room speaks.
 
-Journaled nouns are frozen pydantic models (they are stored as JSON and validated on load); nouns of the hot
-path are frozen dataclasses.
+What the journal says is said in frozen pydantic models, stored as JSON and validated on load; its envelope, read by
+the hundred thousand, is made of msgspec structs; nouns of the hot path are frozen dataclasses.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
+from msgspec import Meta, Struct
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -72,14 +74,14 @@ class EndReason(StrEnum):
     """Infrastructure failed and the retries ran out: it lived at least this long, nobody knows how much longer."""
 
 
-class FileRef(Record):
+class FileRef(Struct, frozen=True, forbid_unknown_fields=True):
     """An immutable object of the run's store that a journal entry vouches for."""
 
     key: str
     """Path inside the store, with forward slashes."""
-    size: int = Field(ge=0)
+    size: Annotated[int, Meta(ge=0)]
     """Bytes."""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True)

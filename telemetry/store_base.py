@@ -51,6 +51,10 @@ class Store(ABC):
         """Bytes and hexadecimal digest, read in pieces."""
 
     @abstractmethod
+    def size_and_time(self, key: str) -> tuple[int, float]:
+        """Bytes, and when it was written: Unix time by the store's own clock."""
+
+    @abstractmethod
     def exists(self, key: str) -> bool: ...
 
     @abstractmethod
@@ -79,6 +83,14 @@ class Store(ABC):
     @abstractmethod
     def free_bytes(self) -> int | None:
         """Free space; None where there is no such thing."""
+
+    def staged(self, pattern: re.Pattern[str]) -> Keys:
+        """Keys whose last part matches `pattern`: what interrupted writes left behind. Object stores leave nothing."""
+        return []
+
+    def discard(self, key: str) -> None:
+        """Delete, whatever its name: also what `staged` found."""
+        self.delete(key)
 
     def probe(self) -> None:
         """Raise StorageError unless the store writes, reads, lists, and lets only one of two creators win."""

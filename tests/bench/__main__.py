@@ -61,6 +61,11 @@ def main() -> None:
         table.add_row("scripted, concurrent lives", f"{scripted['lives']}", "", "")
         table.add_row("scripted, peak memory of all processes, GiB", f"{scripted['gib']:.2f}", "", "")
         table.add_row("scripted, steps/s with telemetry", f"{scripted['steps_per_second']:.0f}", "", "")
+        journal = measure("tests.bench.journal")
+        ratio = journal["append_seconds"] / journal["fsync_seconds"]
+        ours, raw = (f"{journal[name] * 1000:.1f}" for name in ("append_seconds", "fsync_seconds"))
+        table.add_row("journal entry, ms, bare fsync and rename", ours, raw, f"{ratio:.2f}")
+        table.add_row(f"journal of {journal['entries']:,} entries folded, s", f"{journal['fold_seconds']:.1f}", "", "")
     Console(width=110).print(table)
 
 

@@ -22,7 +22,7 @@ from orchestrator.state import (
     RunState,
     apply,
 )
-from telemetry.journal import Entry
+from telemetry.journal import decode, encode
 from telemetry.records import BaseModelCard, Individual, Record
 from telemetry.seeds import address, rng
 from trainer.job import TrainingResult
@@ -82,16 +82,8 @@ def newborn_run(config: RunConfig) -> RunState:
 
 def add(state: RunState, event: Record) -> None:
     """Folds one event into the state, as the journal's reader does."""
-    entry = Entry(
-        seq=1,
-        previous_sha256="0" * 64,
-        epoch=1,
-        writer="0" * 32,
-        kind=KINDS[type(event)],
-        body=event.model_dump(mode="json"),
-        sha256="0" * 64,
-    )
-    apply(state, entry)
+    data = encode(1, "0" * 64, 1, "0" * 32, KINDS[type(event)], event.model_dump(mode="json"))
+    apply(state, decode(data, 1))
 
 
 def advance(state: RunState, config: RunConfig, *listeners: Listener) -> Iterator[Record]:

@@ -100,7 +100,7 @@ def test_a_generation_from_its_first_life_to_its_commit(journal: Journal, writer
     writer.append("lives", lives(0, ("g000-001", 0, "z"), version=2))
     state = state_of(journal)
     assert state.tables == {"steps": 2, "lives": 2}
-    assert state.lives[LifeKey(0, "g000-000", 1)] == "y"
+    assert state.life(LifeKey(0, "g000-000", 1)) == "y"
     assert state.attempts(0) == ["x", "y", "z"]
     assert state.attempts(1) == []
 
@@ -130,7 +130,7 @@ def test_the_same_life_acknowledged_again_with_the_same_attempt_changes_nothing(
 ) -> None:
     writer.append("lives", lives(0, ("g000-000", 0, "x")))
     writer.append("lives", lives(0, ("g000-000", 0, "x")))
-    assert state_of(journal).lives == {LifeKey(0, "g000-000", 0): "x"}
+    assert state_of(journal).lives == {0: {LifeKey(0, "g000-000", 0): "x"}}
 
 
 def test_every_prefix_of_a_journal_is_a_valid_run(journal: Journal, writer: Writer) -> None:

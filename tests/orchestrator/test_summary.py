@@ -20,7 +20,7 @@ def test_a_finished_run() -> None:
     assert all(row.lives == 192 == sum(row.ends.values()) for row in summary.history)
     assert summary.champion == summary.history[-1].individual
     assert summary.ratios["founder"] == pytest.approx(25.9 / 12.1)
-    assert summary.totals.lives == len(state.lives) == 768
+    assert summary.totals.lives == sum(map(len, state.lives.values())) == 768
     assert summary.totals.trained == len(summary.training) == 15
 
 

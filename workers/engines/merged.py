@@ -6,12 +6,12 @@ rounding accumulates and the base model comes back exactly.
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from telemetry.failures import UsageError
-from telemetry.lora import LoraWeights, load
+from telemetry.lora import LoraWeights, load_named
 from workers.config import VllmEngineConfig
 from workers.engine import EngineFailure
 
@@ -31,24 +31,35 @@ class MergedWeights:
         files = sorted(file for file in directory.glob("*.safetensors") if not file.name.startswith("consolidated"))
         self._dtype = dtype
         self._tensors: dict[str, Any] = {}
+        self._merged: dict[str, Any] = {}
         for file in files:
             with safe_open(file, framework="pt") as checkpoint:
                 for name in filter(_IN_LAYER.search, checkpoint.keys()):
                     self._tensors[name] = checkpoint.get_tensor(name)
 
-    def tensors(self, adapter: LoraWeights | None) -> Iterator[tuple[str, Any]]:
-        """(name, tensor) of all layers; `W + alpha/rank * B @ A` in float32 where the adapter changes it."""
+    def tensors(self, adapter: LoraWeights | None) -> Iterable[tuple[str, Any]]:
+        """(name, tensor) of all layers; `W + alpha/rank * B @ A` in float32 where the adapter changes it.
+
+        The tensors are to be copied before the next call, which may write into them. Raises UsageError, before the first tensor, when the adapter changes what the model does not have.
+        """
         changes = {} if adapter is None else {f"{module}.weight": pair for module, pair in adapter.factors.items()}
         if unknown := changes.keys() - self._tensors.keys():
             raise UsageError(f"adapter: it changes {min(unknown)}, which the model does not have")
-        for name, tensor in self._tensors.items():
-            pair = changes.get(name)
-            yield name, tensor if adapter is None or pair is None else self._merge(tensor, adapter.scale, *pair)
+        scale = 1.0 if adapter is None else adapter.scale
+        return (
+            (name, self._merge(name, scale, *changes[name]) if name in changes else tensor)
+            for name, tensor in self._tensors.items()
+        )
 
-    def _merge(self, base: Any, scale: float, a: Any, b: Any) -> Any:
+    def _merge(self, name: str, scale: float, a: Any, b: Any) -> Any:
         import torch
 
-        merged = base.to(torch.float32, copy=True)
+        base = self._tensors[name]
+        # Kept for the next adapter: the system takes longer to hand out fresh memory than the arithmetic does.
+        merged = self._merged.get(name)
+        if merged is None:
+            merged = self._merged[name] = torch.empty_like(base, dtype=torch.float32)
+        merged.copy_(base)
         return merged.addmm_(torch.from_numpy(b), torch.from_numpy(a), alpha=scale).to(self._dtype)
 
 
@@ -74,7 +85,7 @@ class MergedServing:
     def load(self, adapters: Sequence[str | None]) -> None:
         for adapter in adapters:
             if adapter != self._serving:
-                change: LoraWeights | None = None if adapter is None else load(self._adapter_path(adapter))
+                change = None if adapter is None else load_named(adapter, self._adapter_path)
                 self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": self._base.tensors(change)})
                 self._serving = adapter
                 if not self._engine.reset_prefix_cache():

@@ -1,0 +1,103 @@
+"""The journal of a very long run: seconds to fold 100,000 entries, and an acknowledgement against a bare fsync."""
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from orchestrator.population import founders
+from orchestrator.runfile import load
+from orchestrator.state import FORMAT, LivesCommitted, RunCreated, fold
+from telemetry.journal import GENESIS, NOTHING, Journal, Writer, decode, encode, key_of
+from telemetry.records import BaseModelCard, FileRef
+from telemetry.seeds import rng
+from telemetry.store import open_store
+from tests.forager import SMOKE
+
+ENTRIES = 100_000
+LIVES_PER_ENTRY = 4
+APPENDS = 200
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "long"
+        write(folder)
+        start = time.perf_counter()
+        state = fold(Journal(open_store(folder)).read())
+        seconds = time.perf_counter() - start
+        assert sum(map(len, state.lives.values())) == (ENTRIES - 1) * LIVES_PER_ENTRY
+        ours, raw = append(Path(scratch) / "short"), fsync(Path(scratch) / "raw")
+    print(json.dumps({"entries": ENTRIES, "fold_seconds": seconds, "append_seconds": ours, "fsync_seconds": raw}))
+
+
+def write(folder: Path) -> None:
+    """A journal as a run would leave it, without the waiting: nothing here is fsynced."""
+    (folder / "journal").mkdir(parents=True)
+    config = load(SMOKE)
+    genesis = RunCreated(
+        format=FORMAT,
+        version="0",
+        run="long",
+        config=config.model_dump(mode="json"),
+        model=BaseModelCard(id="scripted", sha256="0" * 64, modules={}),
+        founders=founders(config.population, config.reproduction.hyperparameter_mutation, rng(1, "founders")),
+    )
+    previous = NOTHING
+    for seq in range(ENTRIES):
+        kind, body = (GENESIS, genesis.model_dump(mode="json")) if seq == 0 else ("lives", lives(seq))
+        refs = [FileRef(f"ledger/{table}/{seq}", seq, f"{seq:064x}") for table in ("steps", "lives")] if seq else []
+        data = encode(seq, previous, 0, "0" * 32, kind, body, refs)
+        (folder / key_of(seq)).write_bytes(data)
+        previous = decode(data, seq).sha256
+
+
+def lives(seq: int) -> dict[str, object]:
+    first = (seq - 1) * LIVES_PER_ENTRY
+    event = LivesCommitted(
+        generation=0,
+        tables={"lives": seq, "steps": seq},
+        lives=tuple(("g000-000", first + index, f"{first + index:032x}") for index in range(LIVES_PER_ENTRY)),
+        decisions=40,
+        prompt_tokens=2400,
+        completion_tokens=40,
+        ends={"died:starved": LIVES_PER_ENTRY},
+        seconds=1.0,
+    )
+    return event.model_dump(mode="json")
+
+
+def append(folder: Path) -> float:
+    """Median seconds of one acknowledgement."""
+    writer: Writer = Journal(open_store(folder)).create({"host": "here", "pid": 1})
+    seconds = []
+    for number in range(APPENDS):
+        body = lives(number + 1)
+        start = time.perf_counter()
+        writer.append("lives", body)
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def fsync(folder: Path) -> float:
+    """Median seconds of what no durable file can do without: write, fsync, rename, fsync of the directory."""
+    folder.mkdir()
+    seconds = []
+    for number in range(APPENDS):
+        start = time.perf_counter()
+        with open(folder / "staged", "wb") as file:
+            file.write(b"x" * 800)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(folder / "staged", folder / f"{number:020d}.json")
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+if __name__ == "__main__":
+    main()
