@@ -32,12 +32,8 @@ def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
     findings = list(_compare_all("founders", state.created.founders, expected))
     population = state.created.founders
     for event in state.history:
-        lives = ledger.read(
-            "lives",
-            version=state.tables["lives"],
-            attempts=state.attempts(event.generation),
-            generation=event.generation,
-        )
+        number = event.generation
+        lives = ledger.recall("lives", number, state.vouched(number), state.attempts(number))
         findings += _worlds(event, lives, config)
         findings += _fitness(event, lives, population, config, horizon)
         findings += _compare(f"{_name(event)}: selection", event.selection, select(event.fitness, config.selection))

@@ -6,7 +6,7 @@ libraries, so that a bad run file is refused in well under a second.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from telemetry.config import Config, LedgerConfig, MetricsConfig
 from trainer.config import TrainerConfig
@@ -15,12 +15,29 @@ from workers.config import EngineConfig, EnvironmentConfig, VllmEngineConfig, Wo
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"got {text[:60]!r}, expected one line of visible characters")
+    return text
+
+
+def _lines(text: str) -> str:
+    _one_line(text.replace("\n", "").replace("\t", ""))
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""Text without line breaks, control or other invisible characters."""
+Lines = Annotated[str, AfterValidator(_lines)]
+"""The same, with line breaks and tabs."""
+
+
 class FounderConfig(Config):
     """One founding genome; it starts a lineage of its own."""
 
     name: str = Field(pattern=NAME)
     """Name of the lineage."""
-    strategy: str = Field(min_length=1, max_length=2000)
+    strategy: Lines = Field(min_length=1, max_length=2000)
     """Survival strategy in words, shown to the model in the system turn."""
     temperature: float = Field(default=1.0, gt=0, le=10)
     """Softmax temperature of its decisions."""
@@ -117,7 +134,7 @@ class RayConfig(Config):
 
     executor: Literal["ray", "inprocess"] = "ray"
     """`inprocess` runs every room inside the driver, without Ray: for tests and debugging."""
-    address: str | None = None
+    address: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.:/\[\]-]{1,253}$")
     """Address of a running cluster, or null to start one on this machine."""
     object_store_mib: int = Field(default=256, ge=80, le=1_000_000)
     """Shared memory of the object store of a cluster started here, in MiB."""
@@ -139,7 +156,7 @@ class RunConfig(Config):
     """Root of all randomness of the run."""
     generations: int = Field(ge=1, le=1_000_000)
     """Turns of the loop."""
-    model: str = "smollm2-135m-instruct"
+    model: Line = Field(default="smollm2-135m-instruct", min_length=1, max_length=1000)
     """Base model: the bundled small model, a local directory, or a Hugging Face id."""
     environment: EnvironmentConfig = EnvironmentConfig()
     """The world to survive in."""

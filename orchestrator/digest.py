@@ -46,9 +46,7 @@ def digest(state: RunState, ledger: Ledger) -> str:
         attempts = state.attempts(event.generation)
         for name, schema in TABLES.items():
             columns = [column for column in schema.names if column not in VOLATILE]
-            table = ledger.read(
-                name, version=state.tables[name], attempts=attempts, generation=event.generation, columns=columns
-            )
+            table = ledger.recall(name, event.generation, state.vouched(event.generation), attempts, columns)
             sha.update(hash_table(table.select(columns)))
     return sha.hexdigest()
 

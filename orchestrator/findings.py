@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from telemetry.failures import one_line
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -17,15 +19,10 @@ class Finding:
 
 
 def error(where: str, what: str) -> Finding:
-    """A finding that makes the run untrustworthy; line breaks and lengths are cut to one line."""
-    return Finding("error", where, _line(what))
+    """A finding that makes the run untrustworthy; both texts are cut to one printable line."""
+    return Finding("error", one_line(where, 400), one_line(what, 400))
 
 
 def note(where: str, what: str) -> Finding:
     """A harmless finding."""
-    return Finding("note", where, _line(what))
-
-
-def _line(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 400 else f"{text[:397]}..."
+    return Finding("note", one_line(where, 400), one_line(what, 400))

@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.config import RunConfig, gpus_needed
 from telemetry.models import on_disk
-from workers.environment import make
+from workers.environment import Guard, make
 
 BYTES_PER_PARAMETER = {"auto": 4, "bfloat16": 2, "float16": 2, "float32": 4}
 TOKENS_PER_CHARACTER = 0.3
@@ -18,9 +18,9 @@ def estimate(config: RunConfig) -> dict[str, Any]:
     JSON keys: run, environment, horizon_steps, generations, individuals, lives_per_generation, decisions_at_most,
     prompt_tokens_at_most, training_jobs_per_generation, engine, engines, agents, trainers, gpus,
     model_gib (null when the model is not on this machine yet), memory_gib_at_least.
-    Raises UsageError when the world cannot be made.
+    Raises UsageError when the world cannot be made, EnvironmentFailure when it is broken.
     """
-    world = make(config.environment.name, config.environment.settings)
+    world = Guard(make(config.environment.name, config.environment.settings))
     population = config.population
     lives = population.size * population.lives
     decisions = lives * world.horizon * config.generations

@@ -1,7 +1,12 @@
-"""Run files: strict YAML in, a RunConfig or one line of error out."""
+"""Run files: strict YAML in, a RunConfig or one line of error out.
+
+Law: a run file means what it says to every reader. Plain words that YAML 1.1 takes for a truth value or a number and
+YAML 1.2 for something else (`yes`, `0777`, `1_000`, `1:30`) are refused; all others are read as YAML 1.2 reads them.
+"""
 
 import difflib
 import json
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -15,26 +20,73 @@ from telemetry.failures import UsageError
 MAX_BYTES = 1 << 20
 
 
+MAX_DEPTH = 20
+MAX_DIGITS = 1000
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = {
+    "ambiguous": re.compile(
+        r"[Yy]es|YES|[Nn]o|NO|[Oo]n|ON|[Oo]ff|OFF|[-+]?0[0-9_]+|[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]0x[0-9a-fA-F_]+"
+        r"|0x[0-9a-fA-F]*_[0-9a-fA-F_]*|[-+]?[0-9.]+_[0-9_.]*(?:[eE].*)?|[-+]?[0-9][0-9_]*(?::[0-9]+)+(?:\.[0-9_]*)?"
+    ),
+    f"{_TAG}null": re.compile(r"~|null|Null|NULL|"),
+    f"{_TAG}bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
+    f"{_TAG}int": re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+"),
+    f"{_TAG}float": re.compile(
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    ),
+}
+"""What a plain word is, by the first pattern that fits the whole of it; text if none does."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses what hides mistakes (duplicate keys, tags) or can explode (aliases)."""
+    """Safe YAML that refuses what hides mistakes (duplicate keys, tags) or can explode (aliases, depth)."""
+
+    _depth = 0
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        if kind is yaml.ScalarNode and implicit[0]:
+            return next((tag for tag, pattern in _PLAIN.items() if pattern.fullmatch(value)), f"{_TAG}str")
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML ships no types for its events
         refused = "aliases" if isinstance(event, yaml.AliasEvent) else "tags" if event.tag is not None else ""
+        if self._depth == MAX_DEPTH:
+            refused = f"more than {MAX_DEPTH} levels"
         if refused:
             raise yaml.constructor.ConstructorError(None, None, f"{refused} are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+                problem = f"key {_short(key)} is not text"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+                problem = f"duplicate key {_short(key)}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: Any) -> int:
+        """A whole number whose text Python is willing to convert back and forth."""
+        if len(node.value) > MAX_DIGITS:
+            problem = f"a number of {len(node.value)} characters, expected at most {MAX_DIGITS}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return self.construct_yaml_int(node)
+
+    def refuse_ambiguous(self, node: Any) -> None:
+        problem = f"{_short(node.value)} is not the same to every reader of YAML; write true, false or a plain number,"
+        raise yaml.constructor.ConstructorError(None, None, f"{problem} or quote it if it is text", node.start_mark)
+
+
+_StrictLoader.add_constructor(f"{_TAG}int", _StrictLoader.construct_number)
+_StrictLoader.add_constructor("ambiguous", _StrictLoader.refuse_ambiguous)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -43,11 +95,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises UsageError with one line that names the file, the field, what was got and what was expected.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_BYTES:
-        raise UsageError(f"{path}: got {len(data)} bytes, expected a run file of at most {MAX_BYTES}")
+        raise UsageError(f"{path}: got more than {MAX_BYTES} bytes, expected a run file")
     document = parse(data, str(path))
     for override in overrides:
         _apply(document, override)
@@ -104,27 +157,23 @@ def _yaml_reason(error: Exception) -> str:
 def validate(document: dict[str, Any], where: str) -> RunConfig:
     """The run configuration in a parsed document. Raises UsageError."""
     try:
-        text = json.dumps(document, default=str)
-    except ValueError as error:
-        raise UsageError(f"{where}: a number is too long: {error}") from error
-    try:
-        # Through JSON: its strict mode takes lists for tuples but neither `yes` nor "3" for a number.
-        return RunConfig.model_validate_json(text, strict=True)
+        # Through JSON: its strict mode takes lists for tuples but neither true nor "3" for a number.
+        return RunConfig.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         raise UsageError(f"{where}: {_explain(error)}") from error
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise UsageError(f"--set {override}: expected a.b=value")
+    parts, where = key.split("."), f"--set {override[:80]}"
+    if not equals or not all(parts) or len(parts) > MAX_DEPTH:
+        raise UsageError(f"{where}: expected a.b=value")
     node = document
     for part in parts[:-1]:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
-            raise UsageError(f"--set {override}: {part!r} is not a section")
-    node[parts[-1]] = _yaml(text, f"--set {override}")
+            raise UsageError(f"{where}: {_short(part)} is not a section")
+    node[parts[-1]] = _yaml(text, where)
 
 
 def _explain(error: ValidationError) -> str:

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from telemetry import models
-from telemetry.failures import StateError, StorageError
+from telemetry.failures import StateError
 from telemetry.lora import (
     CONFIG,
     MAX_ALPHA,
@@ -44,6 +44,7 @@ from telemetry.records import BaseModelCard, FileRef
 __all__ = ["AdapterRefused", "Files", "LoraWeights", "Shelf", "adapter_id", "check", "check_files", "load", "save"]
 
 MAX_CHANGE = 1000.0
+MAX_VALUE = 1000.0
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
@@ -55,30 +56,34 @@ def check(directory: Path, card: BaseModelCard, max_rank: int) -> str:
 
 def check_files(files: Files, card: BaseModelCard, max_rank: int) -> str:
     """Passes two files' contents through the gate and returns the adapter's id. Raises AdapterRefused."""
-    rank, targets = _check_config(files[0], card, max_rank)
+    rank, alpha, targets = _check_config(files[0], card, max_rank)
     tensors = parse_tensors(files[1])
-    expected = {}
+    expected: dict[str, tuple[int, int]] = {}
+    names: dict[str, tuple[str, str]] = {}
     for module, (out, into) in card.modules.items():
         if last_part(module) in targets:
-            expected[tensor_name(module, "A")] = (rank, into)
-            expected[tensor_name(module, "B")] = (out, rank)
+            names[module] = a, b = tensor_name(module, "A"), tensor_name(module, "B")
+            expected[a], expected[b] = (rank, into), (out, rank)
     for name in sorted(tensors.keys() ^ expected.keys()):
         refuse(WEIGHTS, f"{'unexpected' if name in tensors else 'missing'} tensor {show(name)}")
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             refuse(WEIGHTS, f"{name} has shape {tensors[name].shape}, expected {shape}")
-        if not np.isfinite(tensors[name]).all():
-            refuse(WEIGHTS, f"{name} has values that are not finite")
-    _check_norms(load(files), card)
+    _check_norms(LoraWeights(rank, alpha, {module: (tensors[a], tensors[b]) for module, (a, b) in names.items()}), card)
     return adapter_id(*files)
 
 
 def _check_norms(weights: LoraWeights, card: BaseModelCard) -> None:
-    """Finite factors can still overflow to NaN in the forward pass: refuse changes far beyond any weight matrix.
+    """Finite factors can still overflow to NaN in the forward pass: refuse what is far beyond any weight matrix.
 
-    The bound is `MAX_CHANGE` times the Frobenius norm of an orthogonal matrix of the module's shape.
+    That is a change of more than `MAX_CHANGE` times the Frobenius norm of an orthogonal matrix of the module's shape,
+    and, because engines may multiply one factor after the other, a single value of more than `MAX_VALUE`.
     """
     for module, (a, b) in weights.factors.items():
+        for letter, factor in (("A", a), ("B", b)):
+            if (highest := float(np.abs(factor).max())) > MAX_VALUE:
+                name = tensor_name(module, letter)
+                refuse(WEIGHTS, f"{name} has a value of size {highest:.3g}, expected at most {MAX_VALUE:g}")
         wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
         squared = float(np.sum((wide_b.T @ wide_b) * (wide_a @ wide_a.T)))
         norm, limit = weights.scale * max(squared, 0.0) ** 0.5, MAX_CHANGE * min(card.modules[module]) ** 0.5
@@ -86,7 +91,8 @@ def _check_norms(weights: LoraWeights, card: BaseModelCard) -> None:
             refuse(WEIGHTS, f"{module} changes by norm {norm:.3g}, expected at most {limit:.3g}")
 
 
-def _check_config(data: bytes, card: BaseModelCard, max_rank: int) -> tuple[int, list[str]]:
+def _check_config(data: bytes, card: BaseModelCard, max_rank: int) -> tuple[int, int, list[str]]:
+    """Rank, alpha and target modules."""
     found = parse_json(data, CONFIG)
     rank, alpha = positive(found, "r", max_rank), positive(found, "lora_alpha", MAX_ALPHA)
     targets = found.get("target_modules")
@@ -104,13 +110,15 @@ def _check_config(data: bytes, card: BaseModelCard, max_rank: int) -> tuple[int,
             refuse(CONFIG, f"{key} is {show(found.get(key))}, expected {expected[key]!r}")
     if data != encode(expected):
         refuse(CONFIG, "not in canonical form (sorted keys, no spaces)")
-    return rank, targets
+    return rank, alpha, targets
 
 
 class Blobs(Protocol):
     """What the shelf asks of a store."""
 
     def put_if_absent(self, key: str, data: bytes, /) -> bool: ...
+
+    def put(self, key: str, data: bytes, /) -> None: ...
 
     def get(self, key: str, /) -> bytes: ...
 
@@ -130,19 +138,25 @@ class Shelf:
         return self.publish_files(read_files(directory, MAX_WEIGHTS_BYTES))
 
     def publish_files(self, files: Files) -> tuple[str, tuple[FileRef, ...]]:
-        """Id and store objects of the adapter. Raises StorageError if the store holds other bytes under its name."""
+        """Id and store objects of the adapter.
+
+        Whatever else the store holds under its name is damage, and is replaced: a name never means other bytes.
+        """
         adapter = adapter_id(*files)
         refs = []
         # The configuration goes last: where it exists, the adapter is complete.
         for key, data in zip(reversed(_keys(adapter)), reversed(files), strict=True):
             if not self._store.put_if_absent(key, data) and self._store.get(key) != data:
-                raise StorageError(f"{key}: the store holds other bytes under this name; restore or delete the object")
+                self._store.put(key, data)
             refs.append(FileRef(key=key, size=len(data), sha256=sha256(data).hexdigest()))
         return adapter, tuple(reversed(refs))
 
     def load(self, adapter: str) -> LoraWeights:
-        """Weights by id. Raises StateError if the stored bytes are not the ones the id names."""
-        return load(self._verified(adapter))
+        """Weights by id. Raises StateError if the stored bytes are not the ones the id names, or no sound adapter."""
+        try:
+            return load(self._verified(adapter))
+        except AdapterRefused as error:
+            raise AdapterRefused(f"adapters/{adapter}: {error}") from error
 
     def path(self, adapter: str) -> Path:
         """Local directory with exactly the adapter's two files, verified now.

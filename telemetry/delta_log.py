@@ -3,15 +3,20 @@
 delta-rs writes the log `<table>/_delta_log/<version:020d>.json` and its checkpoints without fsync. On a local disk
 an entry that was never acknowledged may therefore come back empty or full of zeros, and would bar the table to
 everybody. On object stores a write is whole or absent, and there is nothing to do here.
+
+Checkpoints are caches of the log that nothing vouches for. Forager's own readers never look at the log, let alone at
+its caches; whoever appends does, so that a resumed run begins without them.
 """
 
 import json
+import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import Schema
 
 from telemetry.failures import StateError
@@ -23,20 +28,33 @@ def key_of(table: str, version: int) -> str:
     return f"{table}/_delta_log/{version:020d}.json"
 
 
-def create(store: Store, table: str, schema: pa.Schema, partition: str, settings: dict[str, str]) -> None:
+@dataclass(frozen=True)
+class Definition:
+    """What a table is."""
+
+    schema: pa.Schema
+    partition: str
+    """Its one partition column."""
+    settings: Mapping[str, str]
+
+    def actions(self) -> list[dict[str, Any]]:
+        """First entry of its log, without what is different for each table: its id and when it was made."""
+        metadata = {
+            "format": {"provider": "parquet", "options": {}},
+            "schemaString": Schema.from_arrow(self.schema).to_json(),
+            "partitionColumns": [self.partition],
+            "configuration": dict(self.settings),
+        }
+        return [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": metadata}]
+
+
+def create(store: Store, table: str, definition: Definition) -> None:
     """Make the table if there is none: its first log entry, which only one of several makers can write.
 
     The library's own creation is not exclusive: makers that race stack several table definitions.
     """
-    metadata = {
-        "id": str(uuid.uuid4()),
-        "format": {"provider": "parquet", "options": {}},
-        "schemaString": Schema.from_arrow(schema).to_json(),
-        "partitionColumns": [partition],
-        "createdTime": int(time.time() * 1000),
-        "configuration": settings,
-    }
-    actions = [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": metadata}]
+    actions = definition.actions()
+    actions[1]["metaData"] |= {"id": str(uuid.uuid4()), "createdTime": int(time.time() * 1000)}
     store.put_if_absent(key_of(table, 0), "\n".join(map(json.dumps, actions)).encode())
 
 
@@ -55,6 +73,13 @@ def find(store: Store, table: str, head: int, transaction: str) -> tuple[int, li
     raise StateError(f"{store}/{table}: the transaction {transaction!r} has no log entry; restore the log from a copy")
 
 
+def added(store: Store, table: str, version: int) -> Iterator[tuple[str, str]]:
+    """Key and partition of the data files that a sound log entry adds."""
+    for action in _parse(store.get(key_of(table, version))):
+        if "add" in action:
+            yield f"{table}/{action['add']['path']}", next(iter(action["add"]["partitionValues"].values()))
+
+
 def make_durable(store: Store, table: str, done: int, version: int) -> int:
     """Fsync the log beyond version `done`; returns the version up to which it now is durable.
 
@@ -66,23 +91,68 @@ def make_durable(store: Store, table: str, done: int, version: int) -> int:
     return max(done, version)
 
 
-def repair(store: Store, table: str, acknowledged: int) -> Iterator[str]:
-    """Remove damaged log entries beyond the acknowledged version, and damaged checkpoints; yields the removed keys.
+def damage(store: Store, table: str, version: int, definition: Definition) -> str:
+    """What is wrong with a log entry, or with a data file that it adds; empty if nothing is."""
+    try:
+        actions = _parse(store.get(key_of(table, version)))
+        sound = actions and all(_is_sound(action, definition.partition) for action in actions)
+        if not (_is_beginning(actions, definition) if version == 0 else sound):
+            return "is damaged"
+    except KeyError:
+        return "is missing"
+    except (AttributeError, StateError, TypeError, ValueError):
+        return "is damaged"
+    for add in (action["add"] for action in actions if "add" in action):
+        data = f"{table}/{add['path']}"
+        try:
+            whole = store.size_and_sha256(data) == (add["size"], add["path"].rpartition("/")[2].partition(".")[0])
+        except (KeyError, StateError):
+            whole = False
+        if not whole:
+            return f"adds {data}, which is missing or damaged"
+    return ""
 
-    Nobody else may be appending. What follows a damaged entry goes as well, newest first, since a log with a gap
-    cannot be read at all. Checkpoints are caches of the log; the library makes new ones.
+
+def _is_beginning(actions: list[dict[str, Any]], definition: Definition) -> bool:
+    """True for the entry that makes the table, whatever its id and its time."""
+    (protocol, table), (expected, wanted) = actions, definition.actions()
+    made, meant = table["metaData"], wanted["metaData"]
+    same = all(made[name] == meant[name] for name in meant.keys() - {"schemaString"})
+    return same and protocol == expected and json.loads(made["schemaString"]) == json.loads(meant["schemaString"])
+
+
+def _is_sound(action: dict[str, Any], partition: str) -> bool:
+    """True for what an append of ours writes into the log."""
+    [(kind, content)] = action.items()
+    if kind == "add":
+        [(column, value)] = content["partitionValues"].items()
+        numbers = (content["size"], content["modificationTime"], json.loads(content["stats"])["numRecords"])
+        return (
+            column == partition
+            and re.fullmatch(rf"{partition}={int(value)}/[0-9a-f]{{64}}\.parquet", content["path"]) is not None
+            and all(type(number) is int for number in numbers)
+            and content["dataChange"] is True
+        )
+    if kind == "txn":
+        return type(content["appId"]) is str and type(content["version"]) is int
+    return kind == "commitInfo" and isinstance(content, dict)
+
+
+def repair(store: Store, table: str, acknowledged: int, definition: Definition) -> Iterator[str]:
+    """Remove damaged log entries beyond the acknowledged version, and all checkpoints; yields the removed keys.
+
+    What follows a damaged entry goes as well, newest first, since a log with a gap cannot be read at all. An entry is
+    damaged, too, when a data file that it adds is. The library makes new checkpoints.
     """
     folder = f"{table}/_delta_log"
     if store.local_path(folder) is None:
         return
     keys = store.list(folder)
     log = [key for key in keys if key.endswith(".json") and _version(key) > acknowledged]
-    damaged = next((index for index, key in enumerate(log) if not _parse(store.get(key))), len(log))
-    doomed = log[:damaged:-1] + log[damaged : damaged + 1]
-    checkpoints = [key for key in keys if key.endswith(".parquet")]
-    if not all(_is_parquet(store.get(key)) for key in checkpoints):
-        doomed += [f"{folder}/_last_checkpoint", *checkpoints]
-    for key in doomed:
+    flaws = (damage(store, table, _version(key), definition) for key in log)
+    first = next((index for index, flaw in enumerate(flaws) if flaw), len(log))
+    checkpoints = [key for key in keys if key.endswith(("/_last_checkpoint", ".parquet"))]
+    for key in [*log[:first:-1], *log[first : first + 1], *checkpoints]:
         store.delete(key)
         yield key
 
@@ -93,18 +163,10 @@ def _version(key: str) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _parse(data: bytes) -> list[dict[str, dict[str, str]]]:
+def _parse(data: bytes) -> list[dict[str, Any]]:
     """Actions of a log entry; none if it is damaged."""
     try:
         actions = [json.loads(line) for line in data.splitlines()]
     except ValueError:
         return []
     return actions if all(isinstance(action, dict) for action in actions) else []
-
-
-def _is_parquet(data: bytes) -> bool:
-    try:
-        pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError):
-        return False
-    return True

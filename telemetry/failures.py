@@ -13,11 +13,23 @@ A failure of the infrastructure under a life is not a death: it is raised as one
 retried by the worker pool, and never reaches fitness as a score.
 """
 
+LINE = 1000
+"""Characters of an error's text; what a file or a plugin said may be longer."""
+
+
+def one_line(text: str, most: int = LINE) -> str:
+    """The text without line breaks, control and other invisible characters, for terminals and logs."""
+    line = " ".join("".join(one if one.isprintable() else " " for one in text[: 4 * most]).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
 
 class ForagerError(Exception):
-    """Base of every error that a user can act on; its text is one line."""
+    """Base of every error that a user can act on; its text is one printable line, whoever's words it repeats."""
 
     exit_code = 1
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 class UsageError(ForagerError):

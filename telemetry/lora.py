@@ -9,7 +9,7 @@ import os
 import re
 import reprlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -91,6 +91,20 @@ def load(source: Path | Files) -> LoraWeights:
     return LoraWeights(rank, alpha, pairs)
 
 
+def load_named(adapter: str, path_of: Callable[[str], Path]) -> LoraWeights:
+    """Weights of the adapter called `adapter`, for an engine. Raises AdapterRefused, or what `path_of` raises.
+
+    path_of: verifies the files of a name and tells where they are. It is asked again after they were read, so that
+    files replaced in between are not taken for the ones that were verified.
+    """
+    try:
+        weights = load(path_of(adapter))
+    except AdapterRefused as error:
+        raise AdapterRefused(f"adapter {adapter}: {error}") from error
+    path_of(adapter)
+    return weights
+
+
 def read_files(directory: Path, max_weights: int) -> Files:
     """The two files of a directory that holds nothing else: no links, pipes, pickles beside them, or giants."""
     try:
@@ -164,7 +178,10 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
 
 
 def parse_tensors(data: bytes) -> dict[str, Array]:
-    """Tensors of a safetensors file as float32. The tensors must tile the data exactly: no gap, overlap or tail."""
+    """Tensors of a safetensors file as float32. They must tile the data exactly, and every value must be finite.
+
+    One value that is not finite is enough to poison an engine for the individuals served after it.
+    """
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(MAX_HEADER_BYTES, len(data) - 8):
         refuse(WEIGHTS, "truncated, or a header larger than 1 MiB")
@@ -180,6 +197,8 @@ def parse_tensors(data: bytes) -> dict[str, Array]:
         if begin != position or end > len(body):
             refuse(WEIGHTS, f"{show(name)} does not follow the tensor before it")
         tensors[name] = _decode(body[begin:end], dtype).reshape(shape)
+        if not np.isfinite(tensors[name]).all():
+            refuse(WEIGHTS, f"{show(name)} has values that are not finite")
         position = end
     if position != len(body):
         refuse(WEIGHTS, f"{len(body) - position} bytes that belong to no tensor")

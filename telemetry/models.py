@@ -46,13 +46,12 @@ def resolve(name: str) -> Path:
     """
     if name in BUNDLED:
         return _bundled(name)
-    directory = Path(name).expanduser().absolute()
-    if not name or not directory.is_dir():
-        if not _HUB_ID.fullmatch(name):
-            raise UsageError(
-                f"model: got {name!r}, expected {' or '.join(BUNDLED)}, a directory, or a Hugging Face id (org/name)"
-            )
-        directory = _download(name)
+    local = _local(name)
+    if local is None and not _HUB_ID.fullmatch(name):
+        raise UsageError(
+            f"model: got {name!r}, expected {' or '.join(BUNDLED)}, a directory, or a Hugging Face id (org/name)"
+        )
+    directory = local or _download(name)
     _check(directory, name)
     return directory
 
@@ -62,8 +61,7 @@ def on_disk(name: str) -> Path | None:
     if name in BUNDLED:
         directory = cache() / "models" / name
         return directory if directory.is_dir() else None
-    directory = Path(name).expanduser().absolute()
-    if directory.is_dir():
+    if (directory := _local(name)) is not None:
         return directory
     if not _HUB_ID.fullmatch(name):
         return None
@@ -91,6 +89,14 @@ def card(directory: Path, name: str) -> BaseModelCard:
     is_path = name not in BUNDLED and Path(name).expanduser().is_dir()
     identity = directory.name if is_path else name
     return BaseModelCard(id=identity, sha256=_digest(directory), modules=dict(sorted(modules.items())))
+
+
+def _local(name: str) -> Path | None:
+    """The directory of this name, if there is one."""
+    with suppress(OSError, RuntimeError):  # no path at all, or the home of nobody
+        directory = Path(name).expanduser().absolute()
+        return directory if name and directory.is_dir() else None
+    return None
 
 
 def _check(directory: Path, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from telemetry.failures import UsageError
 from telemetry.records import EndReason
 from telemetry.seeds import rng
-from workers.environment import Environment, Observation, Policy
+from workers.environment import Environment, Guard, Observation, Policy, boundary
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,20 @@ class Played:
 
 
 def play(environment: Environment, seed: int, policy: Policy) -> Played:
-    """Lives one life to its end, or to the horizon of a world that does not end it itself."""
-    observation = environment.reset(seed)
-    for step in range(1, environment.horizon + 1):
-        outcome = environment.step(policy(observation))
+    """Lives one life to its end, or to the horizon of a world that does not end it itself.
+
+    Raises EnvironmentFailure when the world breaks, or the policy, which may be the world's own.
+    """
+    world = Guard(environment)
+    observation = world.reset(seed)
+    for step in range(world.horizon):
+        with boundary(world.name, f"its policy at step {step}"):
+            action = policy(observation)
+        outcome = world.step(step, action)
         observation = outcome.observation
         if outcome.end is not None:
-            return Played(step, outcome.end, outcome.cause, observation.energy)
-    return Played(environment.horizon, EndReason.SURVIVED, "", observation.energy)
+            return Played(step + 1, outcome.end, outcome.cause, observation.energy)
+    return Played(world.horizon, EndReason.SURVIVED, "", observation.energy)
 
 
 def random_policy(seed: int) -> Policy:

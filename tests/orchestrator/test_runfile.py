@@ -28,6 +28,7 @@ trainer: {objective: {kind: scripted}}
 INTEGER = "expected: input should be a valid integer"
 NAME = "expected: string should match pattern '^[a-z0-9][a-z0-9_-]{0,62}$'"
 UNKNOWN = "remove it or correct its name"
+AMBIGUOUS = "is not the same to every reader of YAML; write true, false or a plain number, or quote it if it is text"
 
 DOCUMENTS = {
     b"": "got NoneType, expected a mapping of run file keys",
@@ -42,7 +43,8 @@ DOCUMENTS = {
     b"1: a": "not valid YAML: line 1: key 1 is not text",
     b"? [a]\n: b": "not valid YAML: line 1: key ['a'] is not text",
     b"name: a\n---\nname: b": "not valid YAML: line 2: but found another document",
-    b"a: 2001-99-01": "not valid YAML: month must be in 1..12",
+    b"a: 0777": f"not valid YAML: line 1: '0777' {AMBIGUOUS}",
+    b"a: [yes]": f"not valid YAML: line 1: 'yes' {AMBIGUOUS}",
     b'name: "\\ud800"': "text that is not Unicode, or nested too deep; write plain text and flat sections",
 }
 """Whole documents and the line that each must give."""
@@ -51,8 +53,9 @@ EDITS = [
     ("name: tiny", "name: ../x", f"name: got '../x', {NAME}"),
     ("name: tiny", "name: ｎame", f"name: got 'ｎame', {NAME}"),
     ("name: tiny\n", "", "name: missing; add it"),
-    ("generations: 2", "generations: yes", f"generations: got True, {INTEGER}"),
-    ("generations: 2", "generations: 1e3", f"generations: got '1e3', {INTEGER}"),
+    ("generations: 2", "generations: true", f"generations: got True, {INTEGER}"),
+    ("generations: 2", "generations: 1e3", f"generations: got 1000.0, {INTEGER}"),
+    ("generations: 2", "generations: 1_000", f"not valid YAML: line 2: '1_000' {AMBIGUOUS}"),
     ("generations: 2", "generations: '2'", f"generations: got '2', {INTEGER}"),
     ("generations: 2", "generations: 0", "generations: got 0, expected: input should be greater than or equal to 1"),
     ("size: 4", "size: 1", "population.size: got 1, expected at least the 2 founders"),
@@ -108,8 +111,7 @@ ADDITIONS = [
     ),
     (
         "seed: 0x" + 9000 * "f",
-        "a number is too long: Exceeds the limit (4300 digits) for integer string conversion;"
-        " use sys.set_int_max_str_digits() to increase the limit",
+        "not valid YAML: line 11: a number of 9002 characters, expected at most 1000",
     ),
     ("environment:", "environment: got None, expected: input should be an object"),
     ("environment: {settings: {a: .inf}}", "environment.settings: expected plain data with finite numbers"),
@@ -175,19 +177,17 @@ def test_bad_additions(addition: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(("opening", "closing"), ["[]", ("{a: ", "}")])
-@pytest.mark.parametrize("depth", [150, 250, 5000])
-def test_deep_nesting_is_refused_or_read_and_never_crashes(opening: str, closing: str, depth: int) -> None:
+@pytest.mark.parametrize("depth", [10, 150, 5000])
+def test_deep_nesting_is_refused_and_never_crashes(opening: str, closing: str, depth: int) -> None:
     nest = depth * opening + depth * closing
     text = f"{GOOD}environment: {{settings: {{a: {nest.replace('{a: }', '{a: 1}')}}}}}\n"
-    explanation = explanation_of(text.encode())
-    assert "\n" not in explanation
-    assert not explanation or depth > 150
+    assert ("more than 20 levels are not allowed" in explanation_of(text.encode())) == (depth > 10)
 
 
 def test_a_file_that_is_too_large_or_not_there(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * (MAX_BYTES + 1))
-    with pytest.raises(UsageError, match=rf"large\.yaml: got {MAX_BYTES + 1} bytes, expected a run file of at most"):
+    with pytest.raises(UsageError, match=rf"large\.yaml: got more than {MAX_BYTES} bytes, expected a run file"):
         load(large)
     with pytest.raises(UsageError, match=r"gone\.yaml: cannot be read: No such file or directory$"):
         load(tmp_path / "gone.yaml")
@@ -249,7 +249,7 @@ def test_overrides_reach_any_depth(tmp_path: Path) -> None:
         ("seed", "--set seed: expected a.b=value"),
         ("a..b=1", "--set a..b=1: expected a.b=value"),
         ("seed=[", "--set seed=[: not valid YAML: line 1: expected the node content, but found '<stream end>'"),
-        ("seed=2001-99-01", "--set seed=2001-99-01: not valid YAML: month must be in 1..12"),
+        ("seed=1:30", f"--set seed=1:30: not valid YAML: line 1: '1:30' {AMBIGUOUS}"),
         ("name.first=x", "--set name.first=x: 'name' is not a section"),
         ("sed=1", 'run.yaml: sed: unknown key (did you mean "seed"?); remove it or correct its name'),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from telemetry import models
 from telemetry.failures import UsageError
-from telemetry.lora import LoraWeights
+from telemetry.lora import AdapterRefused, LoraWeights
 from tests.tiny import build, random_adapter, write_adapter
 from workers import engines
 from workers.config import VllmEngineConfig
@@ -40,8 +40,10 @@ def adapters(tmp_path_factory, card):
         write_adapter(folder / f"a{seed}", random_adapter(card, seed=seed), card)
     write_adapter(folder / "wide", random_adapter(card, seed=3, rank=32), card)
     broken = random_adapter(card, seed=4)
-    nan = {module: (a, np.full_like(b, np.nan)) for module, (a, b) in broken.factors.items()}
-    write_adapter(folder / "nan", LoraWeights(8, 8, nan), card)
+    # The gate refuses both; here they are put past it.
+    for name, number in (("nan", np.nan), ("huge", 3e38)):
+        spoiled = {module: (a, np.full_like(b, number)) for module, (a, b) in broken.factors.items()}
+        write_adapter(folder / name, LoraWeights(8, 8, spoiled), card)
     return folder
 
 
@@ -134,6 +136,19 @@ def test_an_adapter_that_is_not_loaded_is_refused_and_the_engine_goes_on(merged)
     assert ask(engine, decision(codec, SIGHTS[0])) == fresh[:1]
 
 
+def test_a_poisoned_adapter_is_refused_and_changes_no_answer_of_others(merged):
+    engine, codec, fresh = merged
+    requests = {name: [decision(codec, text, name) for text in SIGHTS] for name in (None, "a1")}
+    asyncio.run(engine.load(["a1"]))
+    before = ask(engine, *requests["a1"])
+    for _ in range(2):
+        with pytest.raises(AdapterRefused, match=r"adapter nan: .*lora_B.* not finite"):
+            asyncio.run(engine.load(["nan"]))
+        assert ask(engine, *requests["a1"]) == before
+    asyncio.run(engine.load([None]))
+    assert ask(engine, *requests[None]) == fresh
+
+
 def test_requests_out_of_bounds_are_refused_and_the_engine_goes_on(merged):
     engine, codec, fresh = merged
     asyncio.run(engine.load([None]))
@@ -199,18 +214,21 @@ def test_unmerged_adapters_agree_with_merged_ones(start, merged, directory, card
         asyncio.run(engine.load(["a1", "a2", "wide"]))
     with pytest.raises(UsageError, match="rank 32, expected at most 16"):
         asyncio.run(engine.load(["wide"]))
+    with pytest.raises(AdapterRefused, match=r"adapter nan: .* not finite"):
+        asyncio.run(engine.load(["a1", "nan"]))
     assert np.allclose(logprobs(ask(engine, requests[1])), answers[1:2], atol=1e-4)
 
 
 def test_numbers_that_are_not_finite_end_the_engine_and_name_the_adapter(start, merged):
+    """Finite weights that overflow on the way: nothing may be answered by an engine that has seen them."""
     _, codec, _ = merged
     engine = start(CONFIG)
-    asyncio.run(engine.load(["nan"]))
-    with pytest.raises(EngineFailure, match=r"adapter nan: .* not finite"):
-        ask(engine, decision(codec, SIGHTS[0], "nan"))
-    with pytest.raises(EngineFailure, match="adapter nan"):
-        ask(engine, decision(codec, SIGHTS[0], "nan"))
-    with pytest.raises(EngineFailure, match="adapter nan"):
+    asyncio.run(engine.load(["huge"]))
+    with pytest.raises(EngineFailure, match=r"adapter huge: .* not finite"):
+        ask(engine, decision(codec, SIGHTS[0], "huge"))
+    with pytest.raises(EngineFailure, match="adapter huge"):
+        ask(engine, decision(codec, SIGHTS[0], "huge"))
+    with pytest.raises(EngineFailure, match="adapter huge"):
         asyncio.run(engine.load([None]))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from telemetry.failures import UsageError
-from telemetry.lora import load
+from telemetry.lora import load_named
 from telemetry.records import BaseModelCard
 from telemetry.seeds import uniform
 from workers.config import ScriptedEngineConfig
@@ -58,7 +58,7 @@ class ScriptedEngine:
         for adapter in wanted:
             if adapter is not None:
                 known = self._policies.get(adapter)
-                policies[adapter] = _read_policy(self._adapter_path(adapter)) if known is None else known
+                policies[adapter] = self._read_policy(adapter) if known is None else known
         self._policies = policies
 
     async def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
@@ -73,6 +73,13 @@ class ScriptedEngine:
 
     async def close(self) -> None:
         self._policies = {}
+
+    def _read_policy(self, adapter: str) -> Array:
+        weights = load_named(adapter, self._adapter_path)
+        if set(weights.factors) != {MODULE}:
+            raise UsageError(f"adapter {adapter}: got weights for {', '.join(weights.factors)}, expected {MODULE}")
+        a, b = weights.factors[MODULE]
+        return np.asarray(weights.scale * (b.astype(np.float64) @ a.astype(np.float64)))
 
     def _logits(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> Array:
         """Logits of shape [requests, OUT]; each row depends on its own prompt and adapter only."""
@@ -114,11 +121,3 @@ def _choose(row: Array, request: CompletionRequest) -> Completion:
 def _log_softmax(logits: Array) -> Array:
     shifted = logits - logits.max()
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
-
-
-def _read_policy(directory: Path) -> Array:
-    weights = load(directory)
-    if set(weights.factors) != {MODULE}:
-        raise UsageError(f"adapter {directory.name}: got weights for {', '.join(weights.factors)}, expected {MODULE}")
-    a, b = weights.factors[MODULE]
-    return np.asarray(weights.scale * (b.astype(np.float64) @ a.astype(np.float64)))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from telemetry.failures import UsageError
-from telemetry.lora import CONFIG, parse_json, positive
+from telemetry.lora import load_named
 from telemetry.records import BaseModelCard
 from workers.config import VllmEngineConfig
 from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
@@ -249,11 +249,13 @@ class _Lora:
             request = LoRARequest(name, next(self._numbers), str(path))
             # Read here and not with the first request, where a bad file would end the engine.
             self._engine.add_lora(request)
+            # Verified once more before anything is served: vLLM has read the files itself.
+            self._adapter_path(name)
             self._requests[name] = request
 
     def _checked(self, adapter: str) -> Path:
-        path = self._adapter_path(adapter).resolve()
-        rank = positive(parse_json((path / CONFIG).read_bytes(), CONFIG), "r", 1 << 20)
+        """Directory of an adapter whose weights are finite and small enough: what is not would harm all others."""
+        rank = load_named(adapter, self._adapter_path).rank
         if rank > self._max_rank:
             raise UsageError(f"engine.max_rank: adapter {adapter} has rank {rank}, expected at most {self._max_rank}")
-        return path
+        return self._adapter_path(adapter).resolve()
