@@ -3,19 +3,26 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import Any
 
+import psutil
+
 from orchestrator.config import RayConfig
-from telemetry.actors import Place, start
+from orchestrator.credentials import prepare
+from telemetry.actors import Place
 from telemetry.failures import ClusterLostError, UsageError
+from telemetry.supervisor import Cluster
 
 Start = Callable[..., Any]
-"""`await start(build, place, start_timeout=..., call_timeout=...)`: hosts what `build` returns."""
+"""`await start(build, place, start_timeout=..., call_timeout=..., hang_timeout=...)`: hosts what `build` returns."""
+
+SHUTDOWN_SECONDS = 10.0
+"""How long Ray may take to end what it started here; then it is ended without being asked."""
 
 SETTINGS = {
     # Set here, before Ray is imported, because some are read at import.
-    "RAY_AUTH_MODE": "token",
     # Ray lowers the priority of its workers, who do all the work here.
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -28,8 +35,10 @@ SETTINGS = {
 def cluster(config: RayConfig, gpus: float = 0.0) -> Iterator[Start]:
     """Yields the function that starts hosted objects; everything it started is gone afterwards.
 
-    Raises UsageError when the cluster has fewer than `gpus` GPUs, ClusterLostError when it cannot be reached.
+    Raises UsageError when the cluster has fewer than `gpus` GPUs, ClusterLostError when it cannot be reached; so does
+    every wait for a hosted object once it is lost.
     """
+    prepare(config)
     if config.executor == "inprocess":
         yield _start_in_process
         return
@@ -51,6 +60,7 @@ def cluster(config: RayConfig, gpus: float = 0.0) -> Iterator[Start]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ClusterLostError(f"Ray cluster {config.address or 'on this machine'}: {reason}") from error
+    hosts = Cluster()
     try:
         present = ray.cluster_resources().get("GPU", 0.0)
         if present < gpus:
@@ -58,13 +68,27 @@ def cluster(config: RayConfig, gpus: float = 0.0) -> Iterator[Start]:
                 f"engine.gpus and trainer.gpus_per_job: need {gpus:g} GPUs in all, the cluster has {present:g};"
                 " lower them or join a larger cluster"
             )
-        yield start
+        yield hosts.start
     finally:
-        ray.shutdown()
+        hosts.close()
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """Ends Ray in this process and what it started on this machine, also when its control plane is gone."""
+    import ray
+
+    shutting = Thread(target=ray.shutdown, name="ray shutdown", daemon=True)
+    shutting.start()
+    shutting.join(SHUTDOWN_SECONDS)
+    if shutting.is_alive():
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                process.kill()
 
 
 async def _start_in_process(
-    build: Callable[[], Any], place: Place, *, start_timeout: float, call_timeout: float
+    build: Callable[[], Any], place: Place, *, start_timeout: float, call_timeout: float, hang_timeout: float
 ) -> Any:
     """The object itself; place and time-outs have no meaning inside one process."""
     return build()

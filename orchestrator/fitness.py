@@ -1,7 +1,8 @@
 """Fitness: committed lives in, one number with an interval per individual out. Pure, and never from agent text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from orchestrator.config import CustomFitnessConfig, FitnessConfig
-from telemetry.failures import UsageError
+from telemetry.failures import NoProgressError, UsageError
 from telemetry.records import EndReason, Individual, Record
 from telemetry.seeds import rng
+from workers.environment import blame
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -22,14 +24,34 @@ class Fitness(Record):
     """How well one individual fared in one generation."""
 
     individual: str
-    value: float
-    low: float
+    value: float | None
+    """null, as are the next two, for somebody whose every life was lost to infrastructure: nobody knows."""
+    low: float | None
     """Lower end of the bootstrap interval over lives."""
-    high: float
+    high: float | None
     """Upper end."""
     lives: int = Field(ge=0)
     censored: int = Field(ge=0)
     """Lives cut short by infrastructure: they count as alive up to where they were lost."""
+
+
+class Scored(NamedTuple):
+    """The fitness of somebody who has one."""
+
+    individual: str
+    value: float
+    low: float
+    high: float
+
+
+def ranked(fitness: Iterable[Fitness]) -> list[Scored]:
+    """Everybody who has a fitness, fittest first; ties go to the lower id."""
+    scored = [
+        Scored(one.individual, one.value, one.low, one.high)
+        for one in fitness
+        if one.value is not None and one.low is not None and one.high is not None
+    ]
+    return sorted(scored, key=lambda one: (-one.value, one.individual))
 
 
 def restricted_mean_survival(times: Floats, died: Bools, horizon: float) -> float:
@@ -79,13 +101,26 @@ def score(
 ) -> tuple[Fitness, ...]:
     """Fitness of every individual, in the population's order.
 
-    lives: committed rows of the generation, schema LIVES. Raises UsageError when a custom function misbehaves.
+    lives: committed rows of the generation, schema LIVES. Raises UsageError when a custom function misbehaves, and
+    NoProgressError when nobody can be scored.
     """
-    return tuple(_score_one(lives, individual, config, horizon, seed) for individual in population)
+    fitness = tuple(_score_one(lives, individual, config, horizon, seed) for individual in population)
+    if population and not ranked(fitness):
+        raise NoProgressError(
+            f"generation {population[0].generation}: every life was lost to infrastructure, so nobody can be scored;"
+            " resume the run with --at-generation from the one before"
+        )
+    return fitness
 
 
 def _score_one(lives: pa.Table, individual: Individual, config: FitnessConfig, horizon: int, seed: int) -> Fitness:
     own = lives.filter(pc.equal(lives["individual"], individual.id)).sort_by("life")
+    total, censored = own.num_rows, pc.equal(own["end"], EndReason.CENSORED.value)
+    lost = pc.sum(censored).as_py() or 0
+    # Nothing is known of a life that was lost before its first step; to a custom function it would look short.
+    own = own.filter(pc.invert(pc.and_(censored, pc.equal(own["steps"], 0))))
+    if total and not own.num_rows:
+        return Fitness(individual=individual.id, value=None, low=None, high=None, lives=total, censored=lost)
     end = own["end"].to_numpy(zero_copy_only=False)
     if isinstance(config, CustomFitnessConfig):
         values = _custom(config.function, own)
@@ -112,8 +147,8 @@ def _score_one(lives: pa.Table, individual: Individual, config: FitnessConfig, h
         value=float(statistic(everyone)[0]),
         low=low,
         high=high,
-        lives=own.num_rows,
-        censored=int((end == EndReason.CENSORED.value).sum()),
+        lives=total,
+        censored=lost,
     )
 
 
@@ -122,8 +157,8 @@ def load_function(path: str) -> Callable[[pa.Table], Sequence[float]]:
     module, _, name = path.partition(":")
     try:
         function = getattr(import_module(module), name)
-    except Exception as error:
-        raise UsageError(f"fitness.function: {path!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"fitness.function: {path!r} cannot be loaded: {blame(error)}") from error
     if not callable(function):
         raise UsageError(f"fitness.function: got {type(function).__name__} at {path!r}, expected a function")
     return function  # type: ignore[no-any-return]
@@ -133,8 +168,8 @@ def _custom(path: str, lives: pa.Table) -> Floats:
     function = load_function(path)
     try:
         values = np.asarray(function(lives), dtype=np.float64)
-    except Exception as error:  # foreign code may raise anything; what it raised is the message
-        raise UsageError(f"fitness.function: {path!r} raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # foreign code may raise anything; what it raised is the message
+        raise UsageError(f"fitness.function: {path!r} raised {blame(error)}") from error
     if values.shape != (lives.num_rows,) or not np.isfinite(values).all():
         raise UsageError(
             f"fitness.function: {path!r} returned shape {values.shape}, expected {lives.num_rows} finite numbers,"

@@ -20,7 +20,7 @@ class LineageRow(Record):
     origin: Literal["founder", "elite", "born"]
     """`elite`: lives on with its parent's genome unchanged."""
     fitness: float | None
-    """null while its generation lives; so are the next four."""
+    """null while its generation lives, as are the next four; null also when infrastructure lost its every life."""
     low: float | None
     high: float | None
     survived: bool | None

@@ -2,6 +2,7 @@
 
 from orchestrator.config import RunConfig
 from orchestrator.console import clean, duration, ends_text, interval
+from orchestrator.fitness import ranked
 from orchestrator.observe import after, culled_by
 from orchestrator.population import lineages
 from orchestrator.progress import Progress
@@ -46,8 +47,8 @@ def describe(event: Record, state: RunState) -> list[str]:
 
 
 def _generation_line(event: GenerationCommitted, state: RunState) -> str:
-    ranked = sorted(event.fitness, key=lambda one: (-one.value, one.individual))
-    best, values = ranked[0], [one.value for one in ranked]
+    order = ranked(event.fitness)
+    best, values = order[0], [one.value for one in order]
     culled = culled_by(event, state)
     alive = len(lineages(after(event, state)))
     names = f" ({', '.join(culled[:5])}{', ...' if len(culled) > 5 else ''})" if culled else ""

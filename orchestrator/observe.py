@@ -6,6 +6,7 @@ The law: both ways lead to the same numbers.
 from datetime import datetime
 from time import time
 
+from orchestrator.fitness import ranked
 from orchestrator.population import lineages
 from orchestrator.state import BirthCommitted, GenerationCommitted, LivesCommitted, RunFinished, RunState
 from telemetry.metrics import Metrics
@@ -71,7 +72,7 @@ class MetricsListener:
         alive = after(event, state)
         self._metrics.generation(
             event.generation + 1,
-            [one.value for one in event.fitness],
+            [one.value for one in ranked(event.fitness)],
             population=len(alive),
             lineages=len(lineages(alive)),
             culled=len(culled_by(event, state)),

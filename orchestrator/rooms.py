@@ -18,6 +18,7 @@ from orchestrator.stopwatch import Stopwatch
 from telemetry import models
 from telemetry.actors import Place
 from telemetry.adapters import Shelf
+from telemetry.member import Member
 from telemetry.records import BaseModelCard, Individual, LifeKey, LifeSummary
 from telemetry.seeds import world_seed
 from telemetry.sink import TelemetrySink
@@ -29,8 +30,8 @@ from workers import engines
 from workers.agent import AgentHost
 from workers.config import VllmEngineConfig
 from workers.engine import ModelDescription
-from workers.environment import make
-from workers.pool import Member, WorkerPool
+from workers.environment import find, make
+from workers.pool import WorkerPool
 from workers.recorder import LifeTask
 
 Tick = Callable[[int, int], None]
@@ -127,16 +128,15 @@ class Builder:
 
     async def workers(self) -> WorkerPool:
         """The worker pool with all engines and agents up."""
-        config = self._config
+        config, restarts = self._config, self._config.workers.restarts
         engines_ = [Member("engine", index, partial(self._engine, index)) for index in range(config.engine.count)]
-        await asyncio.gather(*(engine.start() for engine in engines_))
+        await asyncio.gather(*(engine.start(restarts) for engine in engines_))
         description: ModelDescription = await engines_[0].peer.describe()
-        sink = await self._host(partial(TelemetrySink, self._store_url), "sink")
+        sink = Member("sink", 0, self._sink)
         agents = [
-            Member("agent", index, partial(self._agent, index, description, sink))
-            for index in range(config.workers.agents)
+            Member("agent", index, partial(self._agent, index, description)) for index in range(config.workers.agents)
         ]
-        await asyncio.gather(*(agent.start() for agent in agents))
+        await asyncio.gather(*(member.start(restarts) for member in (sink, *agents)))
         return WorkerPool(
             engines=engines_,
             agents=agents,
@@ -144,6 +144,8 @@ class Builder:
             capacity=description.capacity,
             config=config.workers,
             commit_seconds=config.ledger.commit_seconds,
+            run=config.name,
+            world=find(config.environment.name).name,
         )
 
     def trainers(self) -> TrainerPool:
@@ -158,7 +160,10 @@ class Builder:
         environment = engines.environment(config)
         return await self._host(build, f"engine-{index}", gpus=gpus, environment=environment)
 
-    async def _agent(self, index: int, description: ModelDescription, sink: Any) -> Any:
+    async def _sink(self) -> Any:
+        return await self._host(partial(TelemetrySink, self._store_url), "sink")
+
+    async def _agent(self, index: int, description: ModelDescription) -> Any:
         config = self._config
         build = partial(
             AgentHost,
@@ -166,10 +171,9 @@ class Builder:
             run_seed=config.seed,
             environment=config.environment,
             description=description,
-            sink=sink,
             request_batch=config.workers.request_batch,
         )
-        return await self._host(build, f"agent-{index}")
+        return await self._host(build, f"agent-{index}", call_timeout=config.workers.live_timeout)
 
     async def _trainer(self, index: int) -> Any:
         config = self._config.trainer
@@ -191,12 +195,14 @@ class Builder:
         environment: Mapping[str, str] | None = None,
         call_timeout: float | None = None,
     ) -> Any:
+        limits = self._config.workers
         log = self._logs / f"{name}.log" if self._logs else None
         return await self._start(
             build,
-            Place(gpus=gpus, environment=environment or {}, log=log),
-            start_timeout=self._config.workers.start_timeout,
-            call_timeout=call_timeout or self._config.workers.call_timeout,
+            Place(name, gpus=gpus, environment=environment or {}, log=log),
+            start_timeout=limits.start_timeout,
+            call_timeout=call_timeout or limits.call_timeout,
+            hang_timeout=limits.hang_timeout,
         )
 
 

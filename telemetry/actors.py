@@ -1,88 +1,93 @@
-"""The one way in which any room turns a plain class into a supervised Ray actor.
+"""The one way in which any room turns a plain class into a Ray actor.
 
 Actors never restart or retry by themselves: a repeated call may already have taken effect, so the caller, who holds
-the idempotency key, decides. No actor is detached or named: when the driver dies, Ray ends them all.
+the idempotency key, decides. No actor is detached or named: when the driver dies, Ray ends them all. What blocks for
+long belongs into a thread of the hosted object: its event loop gives the signs of life that supervision asks for.
 """
 
 import os
+import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from telemetry.remote import Remote, settle
+from telemetry.remote import settle
 
 
 @dataclass(frozen=True)
 class Place:
     """Where an actor runs and what it may use."""
 
+    name: str = "actor"
+    """What logs and errors call it."""
     cpus: float = 0.0
     gpus: float = 0.0
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables, set before the process imports anything."""
     log: Path | None = None
     """File that takes the process's standard output and error; None leaves them to Ray's session logs."""
-    concurrency: int = 1000
-    """Calls under way at the same time."""
+    concurrency: int = 10_000
+    """Calls under way at the same time; the sign of life is one of them."""
 
 
-class _Shell:
+class Shell:
     """Hosts an object built inside the actor's own process and passes calls on to it."""
 
     def __init__(self, build: Callable[[], Any], log: str | None) -> None:
+        # As in the driver: what libraries write into the run is for its owner only.
+        os.umask(0o077)
         if log is not None:
             _redirect_output(Path(log))
-        self._object = build()
+        self._failure: Exception | None = None
+        try:
+            self._object = build()
+        except Exception as error:  # noqa: BLE001 - `ready` raises it, where Ray leaves its type alone
+            self._failure = error
 
-    async def ready(self) -> int:
-        """Process id; answers once the object stands."""
-        return os.getpid()
+    async def ready(self) -> tuple[str, int]:
+        """(machine, process id); answers once the object stands. Raises what building it raised."""
+        if self._failure is not None:
+            raise self._failure
+        return machine(), os.getpid()
 
     async def call(self, method: str, *args: Any) -> Any:
         """Result of an async method of the object."""
         return await getattr(self._object, method)(*args)
 
 
-class Actor(Remote):
+class Actor:
     """Handle of a hosted object: `await actor.method(*args)`; picklable, so actors can be handed to each other."""
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+    def __init__(self, handle: Any, timeout: float) -> None:
+        self.handle = handle
+        self.timeout = timeout
+        """Seconds a call may take."""
+
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+        if name.startswith("_"):
             raise AttributeError(name)
 
         async def call(*args: Any) -> Any:
-            return await settle(self.handle.call.remote(name, *args), self.timeout, name)
+            return await self._settle(name, args)
 
         return call
 
     def __reduce__(self) -> tuple[type["Actor"], tuple[Any, float]]:
         return Actor, (self.handle, self.timeout)
 
-    def kill(self) -> None:
-        """Ends the actor's process at once. Calls under way raise RemoteLost."""
-        import ray
-
-        ray.kill(self.handle)
+    async def _settle(self, name: str, args: tuple[Any, ...]) -> Any:
+        return await settle(self.handle.call.remote(name, *args), self.timeout, name)
 
 
-async def start(build: Callable[[], Any], place: Place, *, start_timeout: float, call_timeout: float) -> Actor:
-    """An actor hosting what `build` returns. Raises RemoteLost, or what `build` raised."""
-    import ray
-
-    options: dict[str, Any] = {
-        "num_cpus": place.cpus,
-        "num_gpus": place.gpus,
-        "max_restarts": 0,
-        "max_task_retries": 0,
-        "max_concurrency": place.concurrency,
-        "runtime_env": {"env_vars": dict(place.environment)},
-    }
-    log = None if place.log is None else str(place.log)
-    handle = ray.remote(_Shell).options(**options).remote(build, log)
-    await settle(handle.ready.remote(), start_timeout, "start")
-    return Actor(handle, call_timeout)
+def machine() -> str:
+    """Equal for two processes to which process ids mean the same."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # not Linux: no two of its containers share a name
+        namespace = 0
+    return f"{socket.gethostname()}/{namespace}"
 
 
 def _redirect_output(path: Path) -> None:

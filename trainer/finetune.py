@@ -5,6 +5,7 @@ learn from, a loss that is not finite, weights the gate refuses) ends as a resul
 adapter; whatever goes wrong around it (the store, the process) is raised, because another try may go well.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -54,12 +55,12 @@ class Trainer:
     async def run(self, job: TrainingJob, steps: pa.Table) -> Trained:
         """Trains on committed `steps` (schema STEPS, or the columns that examples.of_parents leaves).
 
-        Computes from first to last line without awaiting: a trainer has nothing else to do. Equal arguments give
-        equal adapters on one machine. Raises StateError or StorageError when the store fails.
+        Computes in a thread, so that the event loop still gives signs of life. Equal arguments give equal adapters
+        on one machine. Raises StateError or StorageError when the store fails.
         """
         began = time.monotonic()
         try:
-            result, refs = self._train(job, steps)
+            result, refs = await asyncio.to_thread(self._train, job, steps)
         except (NoExamples, TrainingFailed, AdapterRefused) as error:
             log.warning("%s: %s", job.child.id, error)
             result, refs = keep_parent(job, str(error)), ()

@@ -1,21 +1,27 @@
 """The agent host: many lives at once as coroutines, their prompts gathered into batches for the engine.
 
-Plain Python: `actors.py` puts it into a Ray actor, tests and the in-process executor call it directly.
+Plain Python: the driver puts it into a Ray actor, tests and the in-process executor call it directly.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from telemetry.records import LifeKey, LifeSummary
-from telemetry.remote import RemoteLost
+from telemetry.remote import RemoteLost, ReplyLost
 from workers.config import EnvironmentConfig
 from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
 from workers.environment import maker
 from workers.life import EnvironmentFailure, live
 from workers.prompt import Codec
 from workers.recorder import LifeRecord, LifeTask, to_tables
+
+log = logging.getLogger(__name__)
+
+ASKS = 3
+"""Times an engine is asked for the same completions when the connection breaks: they are the same each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,11 @@ class LostLife:
     reason: str
     """What failed, in one line."""
     engine: bool
-    """True when the engine under it is to be replaced; False when its world broke."""
+    """The engine under it is to be replaced."""
+    sink: bool = False
+    """It was lived to its end, but its rows did not reach the sink. With neither of the two, its world broke."""
+    preempted: bool = False
+    """The node under it was taken away with notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class Batcher:
 
     async def _send(self, chunk: Sequence[tuple[CompletionRequest, asyncio.Future[Completion]]]) -> None:
         try:
-            completions = await self._engine.complete([request for request, _ in chunk])
+            completions = await self._ask_engine([request for request, _ in chunk])
         except Exception as error:  # noqa: BLE001 - handed on to each life that waits for this call
             for _, future in chunk:
                 if not future.done():
@@ -75,6 +85,14 @@ class Batcher:
         for (_, future), completion in zip(chunk, completions, strict=True):
             if not future.done():
                 future.set_result(completion)
+
+    async def _ask_engine(self, requests: list[CompletionRequest]) -> list[Completion]:
+        for _ in range(ASKS - 1):
+            try:
+                return list(await self._engine.complete(requests))
+            except ReplyLost as error:
+                log.warning("a reply was lost: %s", error)
+        return list(await self._engine.complete(requests))
 
 
 class AgentHost:
@@ -87,7 +105,6 @@ class AgentHost:
         run_seed: int,
         environment: EnvironmentConfig,
         description: ModelDescription,
-        sink: Any,
         request_batch: int,
     ) -> None:
         self._run = run
@@ -95,35 +112,36 @@ class AgentHost:
         self._make_world = maker(environment.name, environment.settings)
         self._world_name = self._make_world().name
         self._codec = Codec(description)
-        self._sink = sink
         self._request_batch = request_batch
         self._batchers: dict[str, Batcher] = {}
         self._decisions = 0
         self._alive = 0
 
-    async def live(self, tasks: Sequence[LifeTask], engine_name: str, engine: Any, record: bool) -> Report:
-        """Lives all tasks at once on one engine and reports how they ended; `record` streams their rows to the sink."""
+    async def live(self, tasks: Sequence[LifeTask], engine_name: str, engine: Any, sink: Any) -> Report:
+        """Lives all tasks at once on one engine and reports how they ended; their rows go to the sink, if any."""
         batcher = self._batchers.get(engine_name)
         if batcher is None:
             batcher = self._batchers[engine_name] = Batcher(engine, self._request_batch)
         outcomes = await asyncio.gather(*(self._live_one(task, batcher) for task in tasks))
         records = [outcome for outcome in outcomes if isinstance(outcome, LifeRecord)]
-        if records and record:
-            steps, lives = to_tables(records, run=self._run, world=self._world_name, engine=engine_name)
-            await self._sink.append(steps, lives)
-        return Report(
-            finished=tuple(record.summary() for record in records),
-            lost=tuple(outcome for outcome in outcomes if isinstance(outcome, LostLife)),
-        )
+        lost = [outcome for outcome in outcomes if isinstance(outcome, LostLife)]
+        if records and sink is not None:
+            try:
+                await sink.append(*to_tables(records, run=self._run, world=self._world_name, engine=engine_name))
+            except RemoteLost as error:
+                # Never sent again: the sink may have them, and the same attempt twice would be a life lived twice.
+                lost += [_lost(record.task, error, sink=True) for record in records]
+                records = []
+        return Report(finished=tuple(record.summary() for record in records), lost=tuple(lost))
 
     async def _live_one(self, task: LifeTask, batcher: Batcher) -> LifeRecord | LostLife:
         self._alive += 1
         try:
             return await live(task, self._make_world(), self._codec, self._counted(batcher), self._run_seed)
         except EnvironmentFailure as error:
-            return LostLife(task.key, str(error), engine=False)
+            return _lost(task, error)
         except (RemoteLost, EngineFailure) as error:
-            return LostLife(task.key, str(error), engine=True)
+            return _lost(task, error, engine=True)
         finally:
             self._alive -= 1
 
@@ -137,3 +155,7 @@ class AgentHost:
     async def progress(self) -> tuple[int, int]:
         """(lives under way, decisions asked for since the start)."""
         return self._alive, self._decisions
+
+
+def _lost(task: LifeTask, error: Exception, *, engine: bool = False, sink: bool = False) -> LostLife:
+    return LostLife(task.key, str(error), engine, sink, preempted=getattr(error, "preempted", False))

@@ -11,7 +11,7 @@ from telemetry.config import Config
 class EnvironmentConfig(Config):
     """The world to survive in."""
 
-    name: str = "forage"
+    name: str = Field(default="forage", pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,199}(:[A-Za-z_][A-Za-z0-9_]{0,199})?$")
     """A registered world (`forage`) or `module:Class`."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The world's own dials; each world documents and bounds them."""
@@ -79,10 +79,17 @@ class WorkersConfig(Config):
     request_batch: int = Field(default=16, ge=1, le=4096)
     """Decisions sent to an engine in one call; several calls are under way at once, so that it is never idle."""
     life_retries: int = Field(default=3, ge=0, le=100)
-    """Fresh tries at a life lost to infrastructure before the run stops; resuming it grants as many again."""
+    """Fresh tries at a life lost to infrastructure."""
+    when_spent: Literal["stop", "censor"] = "stop"
+    """When they are spent: `stop` the run, which resumed grants as many again; or `censor` the life, that is, record
+    that nobody knows how long it would have lasted. A censored life lowers nobody's fitness."""
     restarts: int = Field(default=3, ge=0, le=1000)
-    """Replacements of one engine or agent actor without a single life coming back, before the run stops."""
+    """Replacements of one engine, agent or sink actor without a single life coming back, before the run stops."""
+    hang_timeout: float = Field(default=60.0, gt=0, le=86_400)
+    """Seconds without a sign of life after which an actor is killed; one step of a world has to be shorter."""
     call_timeout: float = Field(default=600.0, gt=0, le=86_400)
-    """Seconds an engine or agent call may take before its actor is taken for dead."""
+    """Seconds a call to an engine or to the sink may take before its actor is taken for dead."""
+    live_timeout: float = Field(default=86_400.0, gt=0, le=31_536_000)
+    """Seconds an agent may take for a batch of lives."""
     start_timeout: float = Field(default=600.0, gt=0, le=86_400)
     """Seconds an actor may take to start, model loading included."""

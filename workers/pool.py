@@ -1,82 +1,33 @@
 """The worker pool: places a generation's lives on agents and engines, replaces the dead, skips what is committed.
 
-The pool decides nothing about evolution. It knows engines and agents only as objects with async methods, so it
-runs the same on a Ray cluster and inside one process.
+The pool decides nothing about evolution. It knows engines, agents and the sink only as objects with async methods,
+so it runs the same on a Ray cluster and inside one process. Law: a life counts when a journal entry acknowledges it;
+until then, whatever it was lost with, it is lived again under a new attempt, with the same seed. Lives that were lost
+repeatedly are lived alone, so that one that ends whatever it runs on spends its own tries and nobody else's.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
-from time import monotonic
+from itertools import groupby, zip_longest
 from typing import Any
-from uuid import uuid4
 
-from telemetry.failures import NoProgressError, StorageError
-from telemetry.ledger import Receipt
-from telemetry.records import LifeKey, LifeSummary
-from telemetry.remote import RemoteLost
+from telemetry.failures import NoProgressError
+from telemetry.member import Member
+from telemetry.records import LifeSummary
+from telemetry.remote import RemoteLost, ReplyLost
 from workers.agent import LostLife, Report
 from workers.config import WorkersConfig
 from workers.engine import EngineFailure
 from workers.life import EnvironmentFailure
 from workers.recorder import LifeTask
+from workers.saver import Saver
+from workers.work import Acknowledge, Slots, Work, fresh
 
 CHUNK = 16
 """Lives per call to an agent: small enough for steady reports, large enough that calls cost nothing."""
-
-Spawn = Callable[[], Awaitable[Any]]
-Acknowledge = Callable[[Sequence[Receipt], Sequence[LifeSummary], float], None]
-"""Commits lives and the appends, oldest first, made since the acknowledgement before; the wall time between them."""
-
-
-@dataclass
-class Member:
-    """A replaceable engine or agent. Each incarnation has a name of its own."""
-
-    role: str
-    index: int
-    spawn: Spawn
-    peer: Any = None
-    incarnation: int = 0
-    failures: int = 0
-    """Replacements since the last life that came back."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.role}-{self.index}.{self.incarnation}"
-
-    async def start(self) -> None:
-        """Starts the first incarnation."""
-        self.peer = await self.spawn()
-
-    async def replace(self, budget: int, reason: str) -> None:
-        """Kills what is left of the peer and starts a new one. Raises NoProgressError when the budget is spent."""
-        self.failures += 1
-        if self.failures > budget:
-            raise NoProgressError(f"{self.name}: replaced {budget} times without progress; last failure: {reason}")
-        if hasattr(self.peer, "kill"):
-            self.peer.kill()
-        self.incarnation += 1
-        self.peer = await self.spawn()
-
-
-@dataclass
-class _Work:
-    """Bookkeeping of one call's lives: still to be lived, under way, or waiting for their commit."""
-
-    acknowledge: Acknowledge | None
-    """Commits finished lives; None when nothing is to be recorded."""
-    tries: dict[LifeKey, int] = field(default_factory=dict)
-    finished: dict[str, LifeSummary] = field(default_factory=dict)
-    """Finished lives by attempt. With `acknowledge`, those that the journal does not know yet."""
-    written: list[Receipt] = field(default_factory=list)
-    """Appends that no acknowledgement has named yet."""
-    in_ledger: set[str] = field(default_factory=set)
-    """Attempts whose rows are written: a row may get there before its agent's report gets here."""
-    last_commit: float = field(default_factory=monotonic)
-    all_lived: asyncio.Event = field(default_factory=asyncio.Event)
+PROGRESS_SECONDS = 2.0
+"""How long an agent may take to say how far it is."""
 
 
 class WorkerPool:
@@ -91,27 +42,57 @@ class WorkerPool:
         capacity: int,
         config: WorkersConfig,
         commit_seconds: float,
+        run: str = "",
+        world: str = "",
     ) -> None:
+        """`sink` is a Member, or a sink of this process; `run` and `world` are the names that censored lives bear."""
         self.engines = engines
         self.agents = agents
-        self.restarts = 0
-        """Actors replaced so far."""
-        self._sink = sink
+        self._sink = sink if isinstance(sink, Member) else Member("sink", 0, _always(sink), sink)
+        self._saver = Saver(self._sink, restarts=config.restarts, commit_seconds=commit_seconds, run=run, world=world)
         self._capacity = capacity
         self._config = config
-        self._commit_seconds = commit_seconds
-        self._slots = {agent.index: asyncio.Semaphore(max(1, config.lives_per_agent // CHUNK)) for agent in agents}
+        self._world = world
+        self._slots = {agent.index: Slots(max(1, config.lives_per_agent // CHUNK)) for agent in agents}
+
+    @property
+    def restarts(self) -> int:
+        """Actors replaced so far."""
+        return sum(member.incarnation for member in (*self.engines, *self.agents, self._sink))
 
     async def live(self, groups: Sequence[Sequence[LifeTask]], acknowledge: Acknowledge) -> None:
         """Lives every task, streams its rows to the ledger, and acknowledges it exactly once.
 
         groups: tasks by individual, in the order in which individuals are to be served. What has finished is
-        committed even when this raises: NoProgressError when restart budgets are spent, EnvironmentFailure when
-        the world is broken, StorageError when the store refuses a commit.
+        committed even when this raises: NoProgressError when retry or restart budgets are spent, EnvironmentFailure
+        when the world is broken, StorageError when the store refuses a commit, ClusterLostError.
         """
-        work = _Work(acknowledge)
+        work = Work(acknowledge)
+        while groups:
+            await self._live_and_commit(groups, work)
+            groups = work.take_again()
+        if work.finished:
+            raise NoProgressError(f"{len(work.finished)} finished lives never reached the ledger; resume the run")
+
+    async def try_out(self, groups: Sequence[Sequence[LifeTask]]) -> list[LifeSummary]:
+        """Lives every task without recording anything: for evaluation. Raises as `live`."""
+        work = Work(None)
+        await self._serve_all(groups, work)
+        return [summary for _, summary, _ in work.finished.values()]
+
+    async def progress(self) -> tuple[int, int]:
+        """(lives under way, decisions so far) over all agents that answer soon."""
+        peers = [agent.peer for agent in self.agents if agent.peer is not None]
+        asked = [asyncio.wait_for(peer.progress(), PROGRESS_SECONDS) for peer in peers]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        counts = [answer for answer in answers if isinstance(answer, tuple)]
+        return sum(alive for alive, _ in counts), sum(decisions for _, decisions in counts)
+
+    async def _live_and_commit(self, groups: Sequence[Sequence[LifeTask]], work: Work) -> None:
+        """Lives every task once with success, and commits all that the sink did not lose."""
+        work.all_lived.clear()
         serving = asyncio.create_task(self._serve_all(groups, work))
-        flushing = asyncio.create_task(self._flush_until_all_lived(work))
+        flushing = asyncio.create_task(self._saver.commit_until_all_lived(work))
         try:
             await asyncio.wait({serving, flushing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -121,16 +102,8 @@ class WorkerPool:
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
-        if work.finished:
-            raise NoProgressError(f"{len(work.finished)} finished lives never reached the ledger; resume the run")
 
-    async def try_out(self, groups: Sequence[Sequence[LifeTask]]) -> list[LifeSummary]:
-        """Lives every task without recording anything: for evaluation. Raises as `live`."""
-        work = _Work(None)
-        await self._serve_all(groups, work)
-        return list(work.finished.values())
-
-    async def _serve_all(self, groups: Sequence[Sequence[LifeTask]], work: _Work) -> None:
+    async def _serve_all(self, groups: Sequence[Sequence[LifeTask]], work: Work) -> None:
         queue = asyncio.Queue[list[LifeTask]]()
         for batch in self._batches([group for group in groups if group]):
             queue.put_nowait(batch)
@@ -152,33 +125,41 @@ class WorkerPool:
             rows = zip_longest(*groups[start : start + size])
             yield [task for row in rows for task in row if task is not None]
 
-    async def _serve(self, engine: Member, queue: asyncio.Queue[list[LifeTask]], work: _Work) -> None:
+    async def _serve(self, engine: Member, queue: asyncio.Queue[list[LifeTask]], work: Work) -> None:
         """Takes batches until none is left; lives whose engine fails are tried again on its replacement."""
         while not queue.empty():
-            todo = queue.get_nowait()
-            while todo:
-                failure = ""
+            batches = deque([queue.get_nowait()])
+            while batches:
+                batch = batches.popleft()
+                peer = await engine.start(self._config.restarts)
                 try:
-                    await engine.peer.load(list(dict.fromkeys(task.individual.genome.adapter for task in todo)))
-                    todo = await self._live_batch(engine, todo, work)
-                    failure = f"{len(todo)} lives lost their engine" if todo else ""
+                    await peer.load(list(dict.fromkeys(task.individual.genome.adapter for task in batch)))
                 except (RemoteLost, EngineFailure) as error:
-                    failure = str(error)
-                if failure:
-                    self.restarts += 1
-                    await engine.replace(self._config.restarts, failure)
-                todo = [self._retry(task, work) for task in todo]
+                    await engine.lost(engine.incarnation, error, self._config.restarts)
+                    batches.appendleft(batch)
+                    continue
+                alone = any(self._is_suspect(task, work) for task in batch)
+                lost = await self._live_batch(engine, batch, work)
+                if not lost:
+                    continue
+                error = RemoteLost(f"{len(lost)} lives lost it: {lost[0][1].reason}", preempted=lost[0][1].preempted)
+                todo = self._retried([task for task, _ in lost], error, work)
+                # On their own, suspects charge the tries of their lives; the engine only when those are spent.
+                charged = not alone or len(todo) < len(lost)
+                await engine.lost(engine.incarnation, error, self._config.restarts, charged=charged)
+                batches += self._engine_batches(todo, work)
 
-    def _retry(self, task: LifeTask, work: _Work) -> LifeTask:
-        tries = work.tries[task.key] = work.tries.get(task.key, 0) + 1
-        if tries > self._config.life_retries:
-            raise NoProgressError(
-                f"life {task.life} of {task.individual.id} was lost {tries} times to infrastructure; see the logs"
-            )
-        return replace(task, attempt=uuid4().hex)
+    def _engine_batches(self, tasks: Sequence[LifeTask], work: Work) -> list[list[LifeTask]]:
+        """Tasks that lost their engine: together, or by adapter once any of them is suspect."""
+        if not any(self._is_suspect(task, work) for task in tasks):
+            return [list(tasks)] if tasks else []
+        ordered = sorted(tasks, key=_adapter)
+        return [list(same) for _, same in groupby(ordered, key=_adapter)]
 
-    async def _live_batch(self, engine: Member, tasks: Sequence[LifeTask], work: _Work) -> list[LifeTask]:
-        """Lives the tasks on all agents; returns those that were lost."""
+    async def _live_batch(
+        self, engine: Member, tasks: Sequence[LifeTask], work: Work
+    ) -> list[tuple[LifeTask, LostLife]]:
+        """Lives the tasks on all agents; returns those that lost their engine."""
         chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
         lost = await asyncio.gather(
             *(
@@ -186,64 +167,83 @@ class WorkerPool:
                 for index, chunk in enumerate(chunks)
             )
         )
-        return [task for chunk in lost for task in chunk]
+        return [one for chunk in lost for one in chunk]
 
     async def _live_chunk(
-        self, agent: Member, engine: Member, chunk: Sequence[LifeTask], work: _Work
-    ) -> list[LifeTask]:
-        async with self._slots[agent.index]:
-            todo = list(chunk)
-            while True:
-                incarnation = agent.incarnation
+        self, agent: Member, engine: Member, chunk: Sequence[LifeTask], work: Work
+    ) -> list[tuple[LifeTask, LostLife]]:
+        """Lives the tasks on one agent and its replacements; returns those that lost their engine."""
+        lost: list[tuple[LifeTask, LostLife]] = []
+        parts = deque([list(chunk)])
+        while parts:
+            part = parts.popleft()
+            alone = len(part) == 1 and self._is_suspect(part[0], work)
+            async with self._slots[agent.index].taken(alone):
+                sink, held_by = (None, 0) if work.acknowledge is None else await self._saver.start()
+                peer, incarnation = await agent.start(self._config.restarts), agent.incarnation
                 try:
-                    report: Report = await agent.peer.live(todo, engine.name, engine.peer, work.acknowledge is not None)
+                    report: Report = await peer.live(part, engine.name, engine.peer, sink)
                 except RemoteLost as error:
-                    if incarnation == agent.incarnation:
-                        self.restarts += 1
-                        await agent.replace(self._config.restarts, str(error))
-                    todo = [self._retry(task, work) for task in todo]
+                    todo = self._retried(part, error, work)
+                    charged = not alone or not todo
+                    await agent.lost(incarnation, error, self._config.restarts, charged=charged)
+                    suspect = any(self._is_suspect(task, work) for task in todo)
+                    parts.extend([[task] for task in todo] if suspect else [todo] if todo else [])
                     continue
-                work.finished |= {summary.attempt: summary for summary in report.finished}
-                if report.finished:
-                    agent.failures = engine.failures = 0
-                return _still_to_live(todo, report.lost)
+            if report.finished:
+                agent.progressed()
+                engine.progressed()
+            tasks = {task.key: task for task in part}
+            for summary in report.finished:
+                if sink is None:
+                    work.finished[summary.attempt] = (tasks[summary.key], summary, held_by)
+                else:
+                    self._saver.keep(tasks[summary.key], summary, held_by, work)
+            lost += await self._sort_lost([(tasks[one.key], one) for one in report.lost], held_by, work)
+        return lost
 
-    async def _flush_until_all_lived(self, work: _Work) -> None:
-        last = False
-        while not last:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(work.all_lived.wait(), self._commit_seconds)
-            # Asked before the flush: lives that end while it runs need one more.
-            last = work.all_lived.is_set()
-            await self._flush(work)
+    async def _sort_lost(
+        self, lost: Sequence[tuple[LifeTask, LostLife]], held_by: int, work: Work
+    ) -> list[tuple[LifeTask, LostLife]]:
+        """Those that lost their engine. Raises EnvironmentFailure for a broken world; sees to a lost sink."""
+        for _, one in lost:
+            if not (one.engine or one.sink):
+                raise EnvironmentFailure(one.reason)
+        unsaved = [(task, one) for task, one in lost if one.sink]
+        if unsaved:
+            error = ReplyLost(unsaved[0][1].reason, preempted=unsaved[0][1].preempted)
+            work.again += self._retried([task for task, _ in unsaved], error, work)
+            await self._saver.lost(held_by, error, work)
+        return [(task, one) for task, one in lost if one.engine]
 
-    async def _flush(self, work: _Work) -> None:
-        """Commits what the sink holds: rows first, then the journal entry that makes them part of the run."""
-        if work.acknowledge is None or not work.finished:
-            return
-        try:
-            receipt: Receipt | None = await self._sink.flush(uuid4().hex)
-        except RemoteLost as error:
-            raise StorageError(f"telemetry sink lost with {len(work.finished)} finished lives: {error}") from error
-        if receipt is not None:
-            work.written.append(receipt)
-            work.in_ledger |= set(receipt.attempts)
-        lives = [work.finished.pop(attempt) for attempt in list(work.finished) if attempt in work.in_ledger]
-        if lives:
-            work.acknowledge(work.written, lives, monotonic() - work.last_commit)
-            work.written = []
-            work.last_commit = monotonic()
+    def _is_suspect(self, task: LifeTask, work: Work) -> bool:
+        """True for a life that was lost twice, or has its last try before it."""
+        return work.tries.get(task.key, 0) >= max(1, min(2, self._config.life_retries))
 
-    async def progress(self) -> tuple[int, int]:
-        """(lives under way, decisions so far) over all agents that answer."""
-        answers = await asyncio.gather(*(agent.peer.progress() for agent in self.agents), return_exceptions=True)
-        counts = [answer for answer in answers if isinstance(answer, tuple)]
-        return sum(alive for alive, _ in counts), sum(decisions for _, decisions in counts)
+    def _retried(self, tasks: Sequence[LifeTask], error: RemoteLost, work: Work) -> list[LifeTask]:
+        """The tasks as new attempts. Those whose tries are spent are censored, or raise NoProgressError."""
+        todo = []
+        for task in tasks:
+            tries = work.tries.get(task.key, 0) + (not error.preempted)
+            work.tries[task.key] = tries
+            if tries <= self._config.life_retries:
+                todo.append(fresh(task))
+            elif self._config.when_spent == "censor" and work.acknowledge is not None:
+                work.spent.append(fresh(task))
+            else:
+                raise NoProgressError(
+                    f"life {task.life} of {task.individual.id} (world {self._world}, seed {task.world_seed})"
+                    f" was lost {tries} times to infrastructure, last: {error}; see the logs"
+                )
+        return todo
 
 
-def _still_to_live(tasks: Sequence[LifeTask], lost: Sequence[LostLife]) -> list[LifeTask]:
-    for one in lost:
-        if not one.engine:
-            raise EnvironmentFailure(one.reason)
-    keys = {one.key for one in lost}
-    return [task for task in tasks if task.key in keys]
+def _adapter(task: LifeTask) -> str:
+    return task.individual.genome.adapter or ""
+
+
+def _always(peer: Any) -> Callable[[], Awaitable[Any]]:
+    async def spawn() -> Any:
+        return peer
+
+    return spawn

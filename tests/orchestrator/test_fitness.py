@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config import CustomFitnessConfig, RmstConfig
-from orchestrator.fitness import Fitness, load_function, restricted_mean_survival, score
-from telemetry.failures import UsageError
+from orchestrator.fitness import Fitness, load_function, ranked, restricted_mean_survival, score
+from telemetry.failures import NoProgressError, UsageError
 from telemetry.records import Genome, Hyperparameters, Individual
 from telemetry.tables import LIVES
 
@@ -112,6 +112,28 @@ def test_score_counts_lives_and_its_interval_holds_the_value() -> None:
     assert fitness.low < fitness.value < fitness.high
 
 
+def test_a_life_of_which_nothing_is_known_changes_no_fitness() -> None:
+    rows = [("g000-000", life, 2 + life, "died") for life in range(10)]
+    lost = [("g000-000", life, 0, "censored") for life in range(10, 14)]
+    known, fitness = score_one(rows), score_one(rows + lost)
+    assert (fitness.value, fitness.low, fitness.high) == (known.value, known.low, known.high)
+    assert (fitness.lives, fitness.censored) == (14, 4)
+
+
+def test_who_lost_every_life_has_no_fitness() -> None:
+    people = [individual("g000-000"), individual("g000-001")]
+    rows = [("g000-000", life, 0, "censored") for life in range(3)] + [("g000-001", 0, 5, "died")]
+    nobody, somebody = score(lives_table(rows), people, RmstConfig(), horizon=HORIZON, seed=7)
+    assert (nobody.value, nobody.low, nobody.high, nobody.lives, nobody.censored) == (None, None, None, 3, 3)
+    assert [one.individual for one in ranked([nobody, somebody])] == ["g000-001"]
+
+
+def test_a_generation_without_any_fitness_ends_the_run() -> None:
+    rows = [("g000-000", life, 0, "censored") for life in range(3)]
+    with pytest.raises(NoProgressError, match="generation 0: every life was lost to infrastructure"):
+        score_one(rows)
+
+
 def test_score_is_repeatable_and_keeps_the_population_order() -> None:
     people = [individual("g000-001"), individual("g000-000")]
     rows = [(one.id, life, 2 + life + 5 * index, "died") for index, one in enumerate(people) for life in range(4)]
@@ -166,6 +188,11 @@ def test_custom_function_gives_the_mean_over_lives() -> None:
     fitness = score(lives_table(rows), [individual()], custom("energy_left"), horizon=HORIZON, seed=7)[0]
     assert fitness.value == 4.0
     assert fitness.low <= 4.0 <= fitness.high
+
+
+def test_custom_function_never_sees_a_life_of_which_nothing_is_known() -> None:
+    rows = [("g000-000", life, 2 * life, "died") for life in range(5)] + [("g000-000", 5, 0, "censored")]
+    assert score(lives_table(rows), [individual()], custom("energy_left"), horizon=HORIZON, seed=7)[0].value == 4.0
 
 
 @pytest.mark.parametrize("name", ["one_too_few", "not_finite", "words", "breaks"])

@@ -38,6 +38,14 @@ def test_no_elites_when_none_are_asked_for() -> None:
     assert select(fitness(1.0, 2.0, 3.0), SelectionConfig(survivors=0.5, elites=0)).elites == ()
 
 
+def test_infrastructure_culls_nobody() -> None:
+    unknown = Fitness(individual="g000-009", value=None, low=None, high=None, lives=4, censored=4)
+    selection = select([unknown, *fitness(3.0, 9.0, 5.0, 1.0)], SelectionConfig(survivors=0.5, elites=3))
+    assert selection.survivors == ("g000-001", "g000-002", "g000-009"), "it takes nobody's place"
+    assert selection.elites == ("g000-001", "g000-002")
+    assert selection.culled == ("g000-000", "g000-003")
+
+
 @given(
     st.lists(st.floats(-100, 100, allow_nan=False), min_size=1, max_size=40),
     st.floats(0.01, 1),

@@ -6,10 +6,11 @@ from functools import partial
 
 import pytest
 
-from telemetry.actors import Actor, Place, start
+from telemetry.actors import Actor, Place
 from telemetry.failures import NoProgressError, StorageError
 from telemetry.records import FileRef
-from telemetry.remote import RemoteLost
+from telemetry.remote import RemoteLost, ReplyLost
+from telemetry.supervisor import Cluster
 from tests.trainer.builders import SCRIPTED, job, steps
 from trainer.config import ScriptedConfig, TrainerConfig
 from trainer.finetune import Trainer
@@ -94,9 +95,31 @@ def test_a_job_that_kills_every_trainer_keeps_its_parents_adapter() -> None:
     results = {result.individual: result for result in train(peer, retries=2)}
     assert results["g001-001"].status == "failed"
     assert results["g001-001"].adapter == "a" * 64
-    assert results["g001-001"].reason == "RemoteLost: no answer in 5 s"
+    assert results["g001-001"].reason == "no answer in 5 s"
     assert peer.killed == 3
     assert [results[name].status for name in ("g001-000", "g001-002")] == ["trained", "trained"]
+
+
+def test_a_lost_reply_costs_neither_the_trainer_nor_a_try() -> None:
+    peer = Answering(lambda child, attempt: ReplyLost("connection reset") if attempt <= 3 else None)
+    results = train(peer, retries=0)
+    assert [result.status for result in results] == ["trained"] * 3
+    assert peer.started == [0]
+
+
+def test_preempted_trainers_are_charged_to_nobody() -> None:
+    gone = RemoteLost("the node was drained", preempted=True)
+    peer = Peer(lambda child, attempt: gone if attempt <= 3 else None)
+    results = train(peer, retries=0)
+    assert [result.status for result in results] == ["trained"] * 3
+    assert peer.started == [0] * 10
+
+
+class Answering(Peer):
+    """Still there, whatever became of its reply."""
+
+    async def answers(self) -> bool:
+        return True
 
 
 def test_a_broken_store_stops_the_run_at_once() -> None:
@@ -111,7 +134,7 @@ def test_trainers_that_cannot_start_stop_the_run() -> None:
         raise RemoteLost("start: no answer in 1 s")
 
     pool = TrainerPool(TrainerConfig(retries=1), spawn)
-    with pytest.raises(NoProgressError, match="trainer-0: does not start: RemoteLost: start: no answer"):
+    with pytest.raises(NoProgressError, match="trainer-0: does not start: start: no answer"):
         asyncio.run(pool.train(jobs(2), TABLE, lambda result, refs: None))
 
 
@@ -128,9 +151,10 @@ def test_a_trainer_process_that_dies_is_replaced_on_a_real_cluster(tmp_path) -> 
     config = TrainerConfig(objective=ScriptedConfig(), jobs=2, retries=1, timeout=60)
     build = partial(Trainer, config, SCRIPTED, None, str(tmp_path))
     started: list[int] = []
+    cluster = Cluster()
 
     async def spawn(index: int) -> Actor:
-        actor = await start(build, Place(), start_timeout=60, call_timeout=config.timeout)
+        actor = await cluster.start(build, Place(), start_timeout=60, call_timeout=config.timeout, hang_timeout=60)
         if not started:
             actor.kill()
         started.append(index)
@@ -145,6 +169,7 @@ def test_a_trainer_process_that_dies_is_replaced_on_a_real_cluster(tmp_path) -> 
     try:
         asyncio.run(pool.train(fresh, TABLE, lambda result, refs: results.append(result)))
     finally:
+        cluster.close()
         ray.shutdown()
     assert sorted(result.individual for result in results) == ["g001-000", "g001-001", "g001-002"]
     assert [result.status for result in results] == ["trained"] * 3

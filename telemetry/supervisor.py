@@ -1,0 +1,264 @@
+"""Watch over actors and over the cluster under them: the dead and the hung are found, ended and reported.
+
+Ray sees a process die but not hang, so every actor is asked for a sign of life, steadily, on the event loop that its
+calls run on. Law: silence is counted in turns of the own loop, not by the clock, so that a driver that was stopped or
+busy itself does not take its actors for dead; and nothing here ever waits for a process that may be gone.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from threading import Event, Thread
+from typing import Any
+
+import psutil
+
+from telemetry.actors import Actor, Place, Shell, machine
+from telemetry.failures import ClusterLostError
+from telemetry.remote import NoAnswer, RemoteLost, ReplyLost, settle
+
+log = logging.getLogger(__name__)
+
+PING_SECONDS = 1.0
+"""Between two signs of life."""
+LOST_SECONDS = 30.0
+"""Silence of the cluster's control plane after which it is lost; Ray itself ends this process after 60 s."""
+
+
+class Supervised(Actor):
+    """The actor in the hands of whoever started it. When it dies or hangs, what is left of it is killed.
+
+    Every call under way then raises RemoteLost at once, and so does every later one.
+    """
+
+    def __init__(
+        self,
+        handle: Any,
+        *,
+        name: str,
+        pid: int | None,
+        call_timeout: float,
+        hang_timeout: float,
+        cluster_lost: "asyncio.Future[Exception]",
+    ) -> None:
+        """`pid` is that of the actor's process where it is one of this machine, else None."""
+        super().__init__(handle, call_timeout)
+        self._name = name
+        self._process = _process(pid)
+        self._hang_timeout = hang_timeout
+        self._cluster_lost = cluster_lost
+        self._lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self._watching = asyncio.create_task(self._watch())
+
+    def kill(self) -> None:
+        """Ends the actor's process and its children at once, a stopped one too."""
+        self._end("killed")
+
+    async def answers(self) -> bool:
+        """True if it gives a sign of life within the time-out for hanging."""
+        try:
+            await self._unless_lost(settle(self.handle.ready.remote(), self._hang_timeout, "ready"))
+        except RemoteLost:
+            return False
+        return True
+
+    async def _settle(self, name: str, args: tuple[Any, ...]) -> Any:
+        return await self._unless_lost(super()._settle(name, args))
+
+    async def _unless_lost(self, answer: Coroutine[Any, Any, Any]) -> Any:
+        return await _unless(answer, self._lost, self._cluster_lost)
+
+    async def _watch(self) -> None:
+        """Asks for signs of life until one is missing."""
+        turn = min(PING_SECONDS, self._hang_timeout / 4)
+        silence = 0.0
+        while True:
+            ping = asyncio.ensure_future(settle(self.handle.ready.remote(), None, "ready"))
+            try:
+                while not ping.done() and silence < self._hang_timeout:
+                    await asyncio.wait({ping}, timeout=turn)
+                    silence += 0.0 if ping.done() else turn
+                error = ping.exception() if ping.done() else None
+            finally:
+                ping.cancel()
+            if isinstance(error, RemoteLost) and not isinstance(error, ReplyLost):
+                return self._found(str(error), preempted=error.preempted)
+            if silence >= self._hang_timeout:
+                return self._found(f"hung: no sign of life for {self._hang_timeout:g} s")
+            silence = silence + turn if error else 0.0
+            await asyncio.sleep(turn)
+
+    def _found(self, reason: str, *, preempted: bool = False) -> None:
+        log.warning("%s: %s", self._name, reason)
+        self._end(reason, preempted=preempted)
+
+    def _end(self, reason: str, *, preempted: bool = False) -> None:
+        self._watching.cancel()
+        if self._lost.done():
+            return
+        self._lost.set_result(RemoteLost(f"{self._name}: {reason}", preempted=preempted))
+        if self._process is not None:
+            _kill_tree(self._process)
+        # For its processes elsewhere, and so that Ray gives back what it held.
+        _aside(partial(_ray_kill, self.handle))
+
+
+class Cluster:
+    """The Ray cluster that this process is connected to. Hosts objects for as long as its control plane answers and
+    knows this process's node to be alive.
+
+    When that has not been so for `lost_timeout` seconds, every wait for an actor raises ClusterLostError.
+    """
+
+    def __init__(self, lost_timeout: float = LOST_SECONDS) -> None:
+        self._lost_timeout = lost_timeout
+        self._beats = 0
+        self._closed = Event()
+        self._listener = Thread(target=self._listen, name="cluster listener", daemon=True)
+        self._lost: asyncio.Future[Exception] | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(
+        self, build: Callable[[], Any], place: Place, *, start_timeout: float, call_timeout: float, hang_timeout: float
+    ) -> Supervised:
+        """An actor hosting what `build` returns. Raises RemoteLost, ClusterLostError, or what `build` raised.
+
+        start_timeout, call_timeout: seconds it may take to start, and to answer a call; hang_timeout: seconds without
+        a sign of life after which it is killed.
+        """
+        lost = self._watched()
+        # In a thread: creating an actor waits for the control plane.
+        handle = await _unless(asyncio.wrap_future(_aside(partial(self._create, build, place))), lost)
+        try:
+            where, pid = await _unless(_ready(handle, start_timeout), lost)
+        except BaseException as error:
+            _aside(partial(_ray_kill, handle))
+            if isinstance(error, RemoteLost) and place.log is not None:
+                raise RemoteLost(f"{error}; see {place.log}", preempted=error.preempted) from error
+            raise
+        return Supervised(
+            handle,
+            name=place.name,
+            pid=pid if where == machine() else None,
+            call_timeout=call_timeout,
+            hang_timeout=hang_timeout,
+            cluster_lost=lost,
+        )
+
+    def close(self) -> None:
+        """Stops listening, so that Ray can be shut down."""
+        self._closed.set()
+        if self._listener.is_alive():
+            self._listener.join(2 * PING_SECONDS)
+
+    def _create(self, build: Callable[[], Any], place: Place) -> Any:
+        import ray
+
+        options: dict[str, Any] = {
+            "num_cpus": place.cpus,
+            "num_gpus": place.gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "max_concurrency": place.concurrency,
+            "runtime_env": {"env_vars": dict(place.environment)},
+        }
+        return ray.remote(Shell).options(**options).remote(build, None if place.log is None else str(place.log))
+
+    def _watched(self) -> "asyncio.Future[Exception]":
+        loop = asyncio.get_running_loop()
+        if self._lost is None or self._lost.get_loop() is not loop:
+            self._lost = loop.create_future()
+            self._watching = loop.create_task(self._watch(self._lost))
+        if not self._listener.is_alive():
+            self._listener.start()
+        return self._lost
+
+    async def _watch(self, lost: "asyncio.Future[Exception]") -> None:
+        silence, heard = 0.0, 0
+        while silence < self._lost_timeout:
+            await asyncio.sleep(PING_SECONDS)
+            silence = silence + PING_SECONDS if heard == self._beats else 0.0
+            heard = self._beats
+        lost.set_result(
+            ClusterLostError(
+                f"Ray cluster: its control plane has not answered for {self._lost_timeout:g} s;"
+                " resume the run on one that works"
+            )
+        )
+
+    def _listen(self) -> None:
+        """In a thread, because a question to a control plane that is gone does not come back."""
+        import ray
+
+        own = ray.get_runtime_context().get_node_id()
+        while not self._closed.wait(PING_SECONDS):
+            with suppress(Exception):
+                self._beats += any(node["Alive"] for node in ray.nodes() if node["NodeID"] == own)
+
+
+async def _ready(handle: Any, timeout: float) -> tuple[str, int]:
+    """Where the actor runs, once its object stands. Asks again when only the reply was lost."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            place: tuple[str, int] = await settle(handle.ready.remote(), deadline - time.monotonic(), "start")
+        except ReplyLost as error:
+            if time.monotonic() > deadline:
+                raise NoAnswer(f"start: no answer in {timeout:g} s") from error
+            await asyncio.sleep(PING_SECONDS / 4)
+        else:
+            return place
+
+
+async def _unless(answer: Awaitable[Any], *losses: "asyncio.Future[Exception]") -> Any:
+    """The answer, unless one of the losses comes first: then that is raised."""
+    answering = asyncio.ensure_future(answer)
+    try:
+        await asyncio.wait({answering, *losses}, return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return answering.result()
+        raise next(loss.result() for loss in losses if loss.done())
+    finally:
+        answering.cancel()
+
+
+def _aside(work: Callable[[], Any]) -> "Future[Any]":
+    """Runs blocking work in a thread that nobody has to wait for, not even the end of this process."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001 - raised where the work is awaited, if it still is
+            future.set_exception(error)
+
+    Thread(target=run, name="aside", daemon=True).start()
+    return future
+
+
+def _ray_kill(handle: Any) -> None:
+    import ray
+
+    with suppress(Exception):
+        ray.kill(handle)
+
+
+def _process(pid: int | None) -> "psutil.Process | None":
+    with suppress(psutil.Error):
+        return None if pid is None else psutil.Process(pid)
+    return None
+
+
+def _kill_tree(process: "psutil.Process") -> None:
+    """SIGKILL to a process and all its descendants; only to those that are still who they were."""
+    family = [process]
+    with suppress(psutil.Error):
+        family += process.children(recursive=True)
+    for one in family:
+        with suppress(psutil.Error):
+            one.kill()

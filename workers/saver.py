@@ -1,0 +1,112 @@
+"""From a finished life to a journal entry: the sink, its flushes, and what becomes of rows that it loses.
+
+Law: a row counts when a journal entry acknowledges its attempt, and an attempt is sent to a sink once. So a sink may
+die at any instant, or write and not say so: the lives it took with it are lived again under new attempts, and what it
+had written of the old ones is never seen.
+"""
+
+import asyncio
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+from telemetry.failures import NoProgressError, StorageError
+from telemetry.ledger import Receipt
+from telemetry.member import Member
+from telemetry.records import LifeSummary
+from telemetry.remote import NoAnswer, RemoteLost
+from workers.recorder import LifeRecord, LifeTask, to_tables
+from workers.work import Work, fresh
+
+FLUSHES = 3
+"""Times the sink is asked for one flush when only the reply was lost."""
+
+
+class Saver:
+    """Brings finished lives into the ledger and the journal, through one replaceable sink."""
+
+    def __init__(self, sink: Member, *, restarts: int, commit_seconds: float, run: str, world: str) -> None:
+        """`run` and `world` are the names that censored lives bear."""
+        self.sink = sink
+        self._restarts = restarts
+        self._commit_seconds = commit_seconds
+        self._names = {"run": run, "world": world}
+
+    async def start(self) -> tuple[Any, int]:
+        """The sink and its incarnation."""
+        return await self.sink.start(self._restarts), self.sink.incarnation
+
+    def keep(self, task: LifeTask, summary: LifeSummary, held_by: int, work: Work) -> None:
+        """Takes a life that finished with its rows at incarnation `held_by`; to be lived again if that is gone."""
+        if held_by == self.sink.incarnation or summary.attempt in work.in_ledger:
+            work.finished[summary.attempt] = (task, summary, held_by)
+        else:
+            work.again.append(fresh(task))
+
+    async def lost(self, incarnation: int, error: Exception, work: Work) -> bool:
+        """As Member.lost; the lives whose rows the sink had not written are lived again."""
+        lost = await self.sink.lost(incarnation, error, self._restarts)
+        if lost:
+            for attempt, (task, _, held_by) in list(work.finished.items()):
+                if held_by == incarnation and attempt not in work.in_ledger:
+                    del work.finished[attempt]
+                    work.again.append(fresh(task))
+        return lost
+
+    async def commit_until_all_lived(self, work: Work) -> None:
+        """Commits every few seconds, and once more at the end, what has finished until then."""
+        last = False
+        while not last:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(work.all_lived.wait(), self._commit_seconds)
+            # Asked before the flush: lives that end while it runs need one more.
+            last = work.all_lived.is_set()
+            await self._commit(work)
+
+    async def _commit(self, work: Work) -> None:
+        """Rows first, then the journal entry that makes them part of the run."""
+        if work.acknowledge is None or not (work.finished or work.spent):
+            return
+        receipt = await self._write(work)
+        if receipt is not None:
+            work.written.append(receipt)
+            work.in_ledger |= set(receipt.attempts)
+        ready = [attempt for attempt in work.finished if attempt in work.in_ledger]
+        if ready:
+            lives = [work.finished.pop(attempt)[1] for attempt in ready]
+            work.acknowledge(work.written, lives, monotonic() - work.last_commit)
+            work.written = []
+            work.last_commit = monotonic()
+            self.sink.progressed()
+
+    async def _write(self, work: Work) -> Receipt | None:
+        """Has the sink write what it holds; None when it held nothing, or was lost with it."""
+        transaction = uuid4().hex
+        for _ in range(FLUSHES):
+            sink, incarnation = await self.start()
+            try:
+                await self._append_spent(sink, incarnation, work)
+                receipt: Receipt | None = await sink.flush(transaction)
+            except NoAnswer as error:
+                raise StorageError(f"the store holds up the telemetry sink: {error}") from error
+            except RemoteLost as error:
+                if await self.lost(incarnation, error, work):
+                    return None
+            else:
+                return receipt
+        raise NoProgressError(f"{self.sink.name}: {FLUSHES} replies to one flush were lost")
+
+    async def _append_spent(self, sink: Any, incarnation: int, work: Work) -> None:
+        """Records lives without tries left: they lasted no step that is known."""
+        tasks, work.spent = work.spent, []
+        if not tasks:
+            return
+        records = [LifeRecord(task) for task in tasks]
+        try:
+            await sink.append(*to_tables(records, **self._names, engine=""))
+        except RemoteLost:
+            work.spent += map(fresh, tasks)
+            raise
+        for task, record in zip(tasks, records, strict=True):
+            work.finished[task.attempt] = (task, record.summary(), incarnation)
