@@ -22,9 +22,8 @@ from orchestrator.console import clean, duration, interval
 from orchestrator.fitness import ranked
 from orchestrator.lines import describe, opening, progress_line
 from orchestrator.progress import Progress, advance, progress_of
-from orchestrator.state import GenerationCommitted, RunState
+from orchestrator.state import Event, GenerationCommitted, RunState
 from telemetry.metrics import Rate
-from telemetry.records import Record
 
 EVERY = 15.0
 """Seconds between two plain progress lines."""
@@ -41,7 +40,7 @@ class Display(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def __call__(self, event: Record, state: RunState) -> None:
+    def __call__(self, event: Event, state: RunState) -> None:
         """Takes one committed event; `state` already contains it."""
         ...
 
@@ -80,7 +79,7 @@ class PlainDisplay:
     ) -> None:
         """Nothing to take down."""
 
-    def __call__(self, event: Record, state: RunState) -> None:
+    def __call__(self, event: Event, state: RunState) -> None:
         self._progress = advance(self._progress, event, self._config, monotonic())
         for line in describe(event, state):
             self.note(line)
@@ -122,7 +121,7 @@ class LiveDisplay:
     ) -> None:
         self._live.stop()
 
-    def __call__(self, event: Record, state: RunState) -> None:
+    def __call__(self, event: Event, state: RunState) -> None:
         self._note = ""
         self._lineages |= {one.id: one.lineage for one in state.population}
         self._progress = advance(self._progress, event, self._config, monotonic())

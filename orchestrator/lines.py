@@ -6,9 +6,8 @@ from orchestrator.fitness import ranked
 from orchestrator.observe import after, culled_by
 from orchestrator.population import lineages
 from orchestrator.progress import Progress
-from orchestrator.state import BirthCommitted, Evaluated, GenerationCommitted, RunFinished, RunState
+from orchestrator.state import BirthCommitted, Evaluated, Event, GenerationCommitted, RunFinished, RunState
 from orchestrator.summary import ends_of
-from telemetry.records import Record
 from trainer.job import TrainingResult
 
 
@@ -31,7 +30,7 @@ def progress_line(progress: Progress, now: float) -> str:
     )
 
 
-def describe(event: Record, state: RunState) -> list[str]:
+def describe(event: Event, state: RunState) -> list[str]:
     """A committed event in lines of plain text; none for those that are only steps on the way."""
     if isinstance(event, BirthCommitted):
         return [_birth_line(event.result)]

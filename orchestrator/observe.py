@@ -8,9 +8,9 @@ from time import time
 
 from orchestrator.fitness import ranked
 from orchestrator.population import lineages
-from orchestrator.state import BirthCommitted, GenerationCommitted, LivesCommitted, RunFinished, RunState
+from orchestrator.state import BirthCommitted, Event, GenerationCommitted, LivesCommitted, RunFinished, RunState
 from telemetry.metrics import Metrics
-from telemetry.records import Individual, Record
+from telemetry.records import Individual
 from trainer.job import TrainingResult
 
 
@@ -20,7 +20,7 @@ class MetricsListener:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def __call__(self, event: Record, state: RunState) -> None:
+    def __call__(self, event: Event, state: RunState) -> None:
         """Takes one committed event; `state` already contains it."""
         if isinstance(event, LivesCommitted):
             self._lives(event)

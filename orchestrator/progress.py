@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from orchestrator.config import RunConfig
-from orchestrator.state import BirthCommitted, Evaluated, GenerationCommitted, LivesCommitted, RunState
-from telemetry.records import Individual, Record
+from orchestrator.state import BirthCommitted, Evaluated, Event, GenerationCommitted, LivesCommitted, RunState
+from telemetry.records import Individual
 from trainer.job import TrainingResult
 
 
@@ -93,7 +93,7 @@ def progress_of(state: RunState, config: RunConfig, now: float) -> Progress:
     )
 
 
-def advance(progress: Progress, event: Record, config: RunConfig, now: float) -> Progress:
+def advance(progress: Progress, event: Event, config: RunConfig, now: float) -> Progress:
     """The progress after a committed event. now: monotonic time."""
     if isinstance(event, LivesCommitted):
         lives = dict(progress.lives)

@@ -19,6 +19,7 @@ from orchestrator.state import (
     EpochOpened,
     Evaluated,
     EvaluationRow,
+    Event,
     GenerationCommitted,
     LivesCommitted,
     Rewound,
@@ -26,6 +27,7 @@ from orchestrator.state import (
     RunFinished,
     RunState,
     apply,
+    dump,
     fold,
 )
 from orchestrator.stopwatch import Stopwatch
@@ -33,12 +35,12 @@ from telemetry import __version__
 from telemetry.failures import StateError
 from telemetry.journal import Journal, Writer
 from telemetry.ledger import Ledger, Receipt
-from telemetry.records import BaseModelCard, EndReason, FileRef, Individual, LifeKey, LifeSummary, Record
+from telemetry.records import BaseModelCard, EndReason, FileRef, Individual, LifeKey, LifeSummary
 from telemetry.seeds import rng
 from telemetry.store import Store
 from trainer.job import TrainingResult
 
-Listener = Callable[[Record, RunState], None]
+Listener = Callable[[Event, RunState], None]
 """Told of every committed event, after it is durable: metrics and progress fold what they are told."""
 
 
@@ -143,8 +145,8 @@ class Run:
         """Records that nothing is left to do."""
         self._commit(RunFinished(champion=champion), "finish")
 
-    def _commit(self, event: Record, kind: str, refs: Sequence[FileRef] = ()) -> None:
-        entry = self._writer.append(kind, event.model_dump(mode="json"), tuple(refs))
+    def _commit(self, event: Event, kind: str, refs: Sequence[FileRef] = ()) -> None:
+        entry = self._writer.append(kind, dump(event), tuple(refs))
         apply(self.state, entry)
         for listener in self.listeners:
             listener(event, self.state)

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+from msgspec import Struct
 from pydantic import Field, ValidationError
 
 from orchestrator.fitness import Fitness
@@ -46,8 +48,8 @@ class EpochOpened(Record):
     version: str
 
 
-class LivesCommitted(Record):
-    """Lives whose rows are now part of the ledger."""
+class LivesCommitted(Struct, frozen=True, forbid_unknown_fields=True):
+    """Lives whose rows are now part of the ledger: nearly all entries of a long journal are of this kind."""
 
     generation: int
     tables: dict[str, int]
@@ -121,16 +123,24 @@ class RunFinished(Record):
     """Individual of the last generation with the highest fitness."""
 
 
+Event = Record | LivesCommitted
+"""The body of a journal entry."""
+
 BODIES: dict[str, type[Record]] = {
     "run": RunCreated,
     "epoch": EpochOpened,
-    "lives": LivesCommitted,
     "birth": BirthCommitted,
     "generation": GenerationCommitted,
     "evaluation": Evaluated,
     "finish": RunFinished,
     "rewind": Rewound,
 }
+_LIVES = msgspec.json.Decoder(LivesCommitted)
+
+
+def dump(event: Event) -> dict[str, Any]:
+    """The event as plain JSON values."""
+    return event.model_dump(mode="json") if isinstance(event, Record) else msgspec.to_builtins(event)
 
 
 @dataclass
@@ -200,8 +210,13 @@ def fold(entries: Iterable[Entry]) -> RunState:
     return state
 
 
-def body(entry: Entry) -> Record:
+def body(entry: Entry) -> Event:
     """The typed body of an entry. Raises StateError naming the entry."""
+    if entry.kind == "lives":
+        try:
+            return _LIVES.decode(entry.raw_body)
+        except msgspec.DecodeError as error:
+            raise StateError(f"journal entry {entry.seq} (lives): {error}") from error
     model = BODIES.get(entry.kind)
     if model is None:
         raise StateError(f"journal entry {entry.seq}: unknown kind {entry.kind!r}; a newer version wrote this run")

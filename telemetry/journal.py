@@ -35,7 +35,9 @@ NOTHING = "0" * 64
 ENTRY_KEY = re.compile(r"journal/\d{20}\.json")
 OPEN_TRIES = 100
 WINDOW = 64
-PIECE = 1 << 16
+PIECE = 1 << 13
+SEAL = 77
+"""Bytes of an entry's last member, the closing brace included."""
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -206,7 +208,7 @@ def encode(
 
 def decode(data: bytes, seq: int) -> Entry:
     """The entry in these bytes. Raises StateError unless they are whole, of this format, and say they are `seq`."""
-    if data[-77:] != seal(data[:-77]):
+    if data[-SEAL:] != seal(memoryview(data)[:-SEAL]):
         raise StateError(f"{key_of(seq)}: damaged (its checksum does not match); restore it from a copy")
     try:
         entry = _DECODER.decode(data)
@@ -244,7 +246,7 @@ def identify(entries: Sequence[Entry]) -> str:
     return f"epoch {opened.epoch}, host {host}, pid {pid}"
 
 
-def seal(payload: bytes) -> bytes:
+def seal(payload: bytes | memoryview) -> bytes:
     """The last member of an entry: the checksum of all bytes before it."""
     return b',"sha256":"' + sha256(payload).hexdigest().encode() + b'"}'
 

@@ -81,11 +81,11 @@ class FileRef(Struct, frozen=True, forbid_unknown_fields=True):
     """Path inside the store, with forward slashes."""
     size: Annotated[int, Meta(ge=0)]
     """Bytes."""
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(min_length=64, max_length=64)]
+    """Hexadecimal."""
 
 
-@dataclass(frozen=True, slots=True)
-class LifeKey:
+class LifeKey(Struct, frozen=True):
     """Names a life within a run."""
 
     generation: int

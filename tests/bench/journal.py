@@ -9,7 +9,7 @@ from statistics import median
 
 from orchestrator.population import founders
 from orchestrator.runfile import load
-from orchestrator.state import FORMAT, LivesCommitted, RunCreated, fold
+from orchestrator.state import FORMAT, LivesCommitted, RunCreated, dump, fold
 from telemetry.journal import GENESIS, NOTHING, Journal, Writer, decode, encode, key_of
 from telemetry.records import BaseModelCard, FileRef
 from telemetry.seeds import rng
@@ -66,7 +66,7 @@ def lives(seq: int) -> dict[str, object]:
         ends={"died:starved": LIVES_PER_ENTRY},
         seconds=1.0,
     )
-    return event.model_dump(mode="json")
+    return dump(event)
 
 
 def append(folder: Path) -> float:

@@ -15,15 +15,17 @@ from orchestrator.state import (
     EpochOpened,
     Evaluated,
     EvaluationRow,
+    Event,
     GenerationCommitted,
     LivesCommitted,
     RunCreated,
     RunFinished,
     RunState,
     apply,
+    dump,
 )
 from telemetry.journal import decode, encode
-from telemetry.records import BaseModelCard, Individual, Record
+from telemetry.records import BaseModelCard, Individual
 from telemetry.seeds import address, rng
 from trainer.job import TrainingResult
 
@@ -39,7 +41,7 @@ SKILL = {"bold": 15.0, "scout": 13.0, "timid": 7.0}
 CAUSES = ("starved", "wolf", "cold")
 HORIZON = 40
 
-Listener = Callable[[Record, RunState], None]
+Listener = Callable[[Event, RunState], None]
 
 
 def run_config(**changes: object) -> RunConfig:
@@ -80,13 +82,13 @@ def newborn_run(config: RunConfig) -> RunState:
     return state
 
 
-def add(state: RunState, event: Record) -> None:
+def add(state: RunState, event: Event) -> None:
     """Folds one event into the state, as the journal's reader does."""
-    data = encode(1, "0" * 64, 1, "0" * 32, KINDS[type(event)], event.model_dump(mode="json"))
+    data = encode(1, "0" * 64, 1, "0" * 32, KINDS[type(event)], dump(event))
     apply(state, decode(data, 1))
 
 
-def advance(state: RunState, config: RunConfig, *listeners: Listener) -> Iterator[Record]:
+def advance(state: RunState, config: RunConfig, *listeners: Listener) -> Iterator[Event]:
     """Plays the run on from where it stands, one event at a time; the state and all listeners have taken each."""
     for event in _events(state, config):
         add(state, event)
@@ -104,7 +106,7 @@ def finished_run(config: RunConfig | None = None, *listeners: Listener) -> tuple
     return state, config
 
 
-def _events(state: RunState, config: RunConfig) -> Iterator[Record]:
+def _events(state: RunState, config: RunConfig) -> Iterator[Event]:
     while state.generation < config.generations:
         generation = state.generation
         for commit in range(2):
