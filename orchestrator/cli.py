@@ -3,16 +3,13 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from orchestrator.places import GENESIS, branch_of, open_existing, open_run, open_store
 from telemetry import __version__
 from telemetry.failures import ForagerError, StateError, UsageError
-
-if TYPE_CHECKING:
-    from orchestrator.state import RunState
-    from telemetry.store import Store
 
 app = typer.Typer(
     name="forager",
@@ -22,9 +19,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-
-GENESIS = "journal/00000000000000000000.json"
-"""A directory or URL that holds this is a run."""
 
 RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML).")]
 RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or store URL, e.g. runs/demo.")]
@@ -79,7 +73,7 @@ def run(
 
     if not store or store.endswith("://"):
         raise UsageError(f"--store: got {store!r}, expected a directory or URL that holds runs")
-    place = _open_store(f"{store.rstrip('/')}/{config.name}")
+    place = open_store(f"{store.rstrip('/')}/{config.name}")
     if place.exists(GENESIS):
         raise UsageError(f"{place}: a run is here already; `forager resume {place}`, or choose another name")
     # What a driver leaves that was killed before its first journal entry is no stranger's.
@@ -98,9 +92,9 @@ def resume(
     ] = None,
 ) -> None:
     """Finish a run that was interrupted; a finished one is left as it is."""
-    if _split_branch(run)[1] is not None:
+    if branch_of(run):
         raise UsageError(f"{run}: a branch can only be read; resume the run itself")
-    store, state = _open_run(run)
+    store, state = open_run(run)
     from orchestrator import driver
     from orchestrator.finish import conclude
     from orchestrator.runfile import override
@@ -112,7 +106,7 @@ def resume(
 @app.command(epilog="Example: `forager status runs/demo --json`")
 def status(run: RunPlace, json: Json = False) -> None:
     """How far a run is, and how fit its population."""
-    _, state = _open_run(run)
+    _, state = open_run(run)
     from orchestrator.summary import status as status_of
 
     _print(status_of(state), json)
@@ -121,7 +115,7 @@ def status(run: RunPlace, json: Json = False) -> None:
 @app.command(epilog="Example: `forager lineage runs/demo`")
 def lineage(run: RunPlace, json: Json = False) -> None:
     """Who descends from whom, who was culled, who is the champion."""
-    _, state = _open_run(run)
+    _, state = open_run(run)
     from orchestrator.console import print_lineage
     from orchestrator.lineage import lineage_rows
 
@@ -135,7 +129,7 @@ def lineage(run: RunPlace, json: Json = False) -> None:
 @app.command(epilog="Example: `forager replay runs/demo champion/3` or `forager replay runs/demo g002-001/5`")
 def replay(run: RunPlace, life: Annotated[str, typer.Argument(metavar="LIFE")], json: Json = False) -> None:
     """Print a committed life step by step: what the agent saw, did, and what came of it."""
-    store, state = _open_run(run)
+    store, state = open_run(run)
     from orchestrator.replay import print_life
 
     print_life(store, state, life, as_json=json)
@@ -149,7 +143,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Survival on held-out worlds that no run ever learned from."""
-    store, state = _open_run(run)
+    store, state = open_run(run)
     from orchestrator.finish import evaluate_one
 
     _print(evaluate_one(store, state, who, lives), json)
@@ -160,7 +154,7 @@ def verify(run: RunPlace, json: Json = False) -> None:
     """Check hash chain, references, checksums, density and duplicates of a run, read-only."""
     from orchestrator.inspection import verify as findings_of
 
-    _report(findings_of(_open_existing(run)), json, "every check passed")
+    _report(findings_of(open_existing(run)), json, "every check passed")
 
 
 @app.command(epilog="Example: `forager gc runs/demo --dry-run`")
@@ -174,7 +168,7 @@ def gc(
     from telemetry.journal import Journal
     from telemetry.lock import check_dead, exclusive
 
-    store, state = _open_run(run)
+    store, state = open_run(run)
     with exclusive(store):
         check_dead(store, state.epochs)
         garbage = find_garbage(store, Journal(store).read(), grace_hours * 3600)
@@ -189,7 +183,7 @@ def gc(
 @app.command(epilog="Example: `forager digest runs/demo`")
 def digest(run: RunPlace) -> None:
     """Print one sha256 of what matters in a run: equal runs have equal digests."""
-    store, state = _open_run(run)
+    store, state = open_run(run)
     from orchestrator.digest import digest as digest_of
     from telemetry.ledger import Ledger
 
@@ -199,7 +193,7 @@ def digest(run: RunPlace) -> None:
 @app.command(epilog="Example: `forager audit runs/demo`")
 def audit(run: RunPlace, json: Json = False) -> None:
     """Recompute every fitness, selection and birth from the ledger alone and compare with the journal."""
-    store, state = _open_run(run)
+    store, state = open_run(run)
     from orchestrator.audit import audit as findings_of
     from orchestrator.run import config_of
     from telemetry.ledger import Ledger
@@ -236,44 +230,6 @@ def _options(
     ] = False,
 ) -> None:
     """Options of `forager` itself."""
-
-
-def _open_store(place: str, *, must_exist: bool = False) -> "Store":
-    from telemetry.store import open_store
-
-    if must_exist and "://" not in place and not os.path.isdir(place):
-        raise UsageError(f"{place}: no such run directory; give a directory or store URL that holds a run")
-    return open_store(place, create=not must_exist)
-
-
-def _open_run(place: str) -> tuple["Store", "RunState"]:
-    from orchestrator.state import fold
-    from telemetry.journal import Journal
-
-    place, branch = _split_branch(place)
-    store = _open_existing(place)
-    entries = Journal(store).read()
-    state = fold(entries)
-    if branch is None:
-        return store, state
-    if branch not in state.branches:
-        known = ", ".join(state.branches) or "none"
-        raise UsageError(f"{place}@{branch}: no such branch; the run's branches: {known}")
-    return store, fold(entries[: state.branches[branch] + 1])
-
-
-def _split_branch(place: str) -> tuple[str, str | None]:
-    """`runs/demo@branch-1` names what was left behind when the run was rewound."""
-    head, at, branch = place.rpartition("@")
-    return (head, branch) if at and branch.startswith("branch-") else (place, None)
-
-
-def _open_existing(place: str) -> "Store":
-    """Store of a run. Raises UsageError when there is no such place, StateError when it holds no run."""
-    store = _open_store(place, must_exist=True)
-    if not store.exists(GENESIS):
-        raise StateError(f"{place}: not a run: {GENESIS} is missing")
-    return store
 
 
 def _print(value: Any, as_json: bool) -> None:
