@@ -161,7 +161,7 @@ class Builder:
         return await self._host(build, f"engine-{index}", gpus=gpus, environment=environment)
 
     async def _sink(self) -> Any:
-        return await self._host(partial(TelemetrySink, self._store_url), "sink")
+        return await self._host(partial(TelemetrySink, self._store_url), "sink-0")
 
     async def _agent(self, index: int, description: ModelDescription) -> Any:
         config = self._config

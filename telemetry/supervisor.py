@@ -217,6 +217,8 @@ async def _ready(handle: Any, timeout: float) -> tuple[str, int]:
 async def _unless(answer: Awaitable[Any], *losses: "asyncio.Future[Exception]") -> Any:
     """The answer, unless one of the losses comes first: then that is raised."""
     answering = asyncio.ensure_future(answer)
+    # One that fails in the turn in which a loss comes first is nobody's any more.
+    answering.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         await asyncio.wait({answering, *losses}, return_when=asyncio.FIRST_COMPLETED)
         if answering.done():

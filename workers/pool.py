@@ -142,11 +142,12 @@ class WorkerPool:
                 lost = await self._live_batch(engine, batch, work)
                 if not lost:
                     continue
-                error = RemoteLost(f"{len(lost)} lives lost it: {lost[0][1].reason}", preempted=lost[0][1].preempted)
-                todo = self._retried([task for task, _ in lost], error, work)
+                first = lost[0][1]
+                reason = RemoteLost(f"{len(lost)} lives lost it: {first.reason}", preempted=first.preempted)
+                todo = self._retried([task for task, _ in lost], reason, work)
                 # On their own, suspects charge the tries of their lives; the engine only when those are spent.
                 charged = not alone or len(todo) < len(lost)
-                await engine.lost(engine.incarnation, error, self._config.restarts, charged=charged)
+                await engine.lost(engine.incarnation, reason, self._config.restarts, charged=charged)
                 batches += self._engine_batches(todo, work)
 
     def _engine_batches(self, tasks: Sequence[LifeTask], work: Work) -> list[list[LifeTask]]:
