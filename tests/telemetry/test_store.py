@@ -2,19 +2,17 @@
 
 import hashlib
 import os
-import socketserver
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry import local_store, object_store
+from telemetry import local_store
 from telemetry.failures import StateError, StorageError, UsageError
 from telemetry.store import Store, open_store
 from telemetry.store_base import check_key
@@ -76,6 +74,24 @@ def test_size_and_sha256_of_a_large_object(store: Store) -> None:
     assert store.put_if_absent("large-too", data)
     expected = (len(data), hashlib.sha256(data).hexdigest())
     assert store.size_and_sha256("large") == store.size_and_sha256("large-too") == expected
+
+
+def test_readers_see_one_write_or_another_and_never_a_mix(store: Store) -> None:
+    bodies = [bytes([letter]) * 300_000 for letter in b"abcd"]
+    store.put("cache", bodies[0])
+
+    def write() -> None:
+        for body in bodies * 5:
+            store.put("cache", body)
+
+    with ThreadPoolExecutor(1) as pool:
+        writer, seen = pool.submit(write), set()
+        while not writer.done():
+            seen.add(store.get("cache"))
+        writer.result()
+    assert seen
+    assert seen <= set(bodies)
+    assert store.get("cache") == bodies[-1]
 
 
 def test_empty_objects_are_objects(store: Store) -> None:
@@ -204,81 +220,6 @@ def test_local_failed_fsync_is_not_acknowledged(tmp_path: Path, monkeypatch: pyt
         store.put_if_absent("key", b"x")
     assert len(calls) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-class Amnesia(BaseHTTPRequestHandler):
-    """An S3 server of one object, whose answers to creations get lost on a schedule.
-
-    `answers` holds, for each creation in turn, whether it takes effect and the status that is then told.
-    """
-
-    answers: list[tuple[bool, int]]
-    objects: dict[str, bytes]
-
-    def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        effect, status = self.answers.pop(0) if self.answers else (True, 200)
-        if self.path in self.objects:
-            effect, status = False, 412
-        if effect:
-            self.objects[self.path] = data
-        self.answer(status, b"")
-
-    def do_GET(self) -> None:
-        there = self.objects.get(self.path)
-        self.answer(404 if there is None else 200, there or b"")
-
-    def answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", '"0"')
-        self.send_header("Last-Modified", "Sat, 21 Nov 2026 00:00:00 GMT")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Amnesia]]:
-    handler = type("Handler", (Amnesia,), {"answers": [], "objects": {}})
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        monkeypatch.setenv("AWS_REGION", "us-east-1")
-        monkeypatch.setattr(object_store.time, "sleep", lambda seconds: None)
-        yield handler
-        server.shutdown()
-
-
-def test_lost_answer_to_a_creation_that_took_effect_counts_as_created(forgetful: type[Amnesia]) -> None:
-    forgetful.answers[:] = [(True, 500)]
-    assert open_store("s3://bucket/run").put_if_absent("key", b"mine, nonce 1")
-    assert list(forgetful.objects.values()) == [b"mine, nonce 1"]
-
-
-def test_failed_creation_is_tried_again(forgetful: type[Amnesia]) -> None:
-    forgetful.answers[:] = [(False, 503), (False, 409), (True, 500)]
-    assert open_store("s3://bucket/run").put_if_absent("key", b"mine, nonce 1")
-    assert forgetful.answers == []
-
-
-def test_lost_answer_while_another_writer_won_counts_as_existing(forgetful: type[Amnesia]) -> None:
-    forgetful.answers[:] = [(False, 500)]
-    forgetful.objects["/bucket/run/key"] = b"theirs, nonce 2"
-    assert not open_store("s3://bucket/run").put_if_absent("key", b"mine, nonce 1")
-
-
-def test_a_store_that_stays_broken_is_given_up(forgetful: type[Amnesia]) -> None:
-    forgetful.answers[:] = [(False, 500)] * 100
-    with pytest.raises(StorageError, match="gave up after 6 tries") as error:
-        open_store("s3://bucket/run").put_if_absent("key", b"mine")
-    assert "\n" not in str(error.value)
-    assert len(forgetful.answers) == 94
 
 
 @pytest.mark.s3
