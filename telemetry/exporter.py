@@ -1,9 +1,11 @@
 """Serves /metrics for Prometheus and /health for supervisors, read-only, from threads that cannot hurt the run."""
 
 import errno
+import ipaddress
 import json
 import socket
 import socketserver
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -47,8 +49,18 @@ class _Server6(_Server):
 
 @contextmanager
 def serve(metrics: Metrics, host: str, port: int) -> Iterator[int]:
-    """Serves until the context ends; gives the bound port. Raises UsageError when it cannot listen there."""
+    """Serves until the context ends; gives the bound port. Raises UsageError when it cannot listen there.
+
+    Says so on standard error when other machines can reach it: there is no password.
+    """
     server = _bind(host, port)
+    if not ipaddress.ip_address(server.server_name.partition("%")[0]).is_loopback:
+        print(
+            f"warning: metrics.host: got {host}, so whoever reaches this machine can read the run's numbers;"
+            " 127.0.0.1 keeps them here",
+            file=sys.stderr,
+            flush=True,
+        )
     server.set_app(_application(metrics))
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True)
     thread.start()

@@ -5,6 +5,7 @@ dashboard can be recomputed from the run. Three numbers are about this process o
 in flight, decisions per second, actor restarts. Whatever worlds and plugins say, the number of series is bounded.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 
 MAX_CAUSES = 32
 """Distinct causes of death with a series of their own; the rest is counted as `other`."""
-MAX_LABEL = 64
-"""Characters of a cause; a longer one is counted as `other`."""
+CAUSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+"""What a cause may look like; any other text of a world is counted as `other`."""
 STALE = 10.0
 """Seconds after which a number about work under way is no longer believed: nothing is under way."""
 
@@ -183,11 +184,11 @@ class Metrics:
         return (alive, rate) if monotonic() - at < STALE else (0, 0.0)
 
     def _cause(self, cause: str) -> str:
-        if cause not in self._causes:
-            if len(cause) > MAX_LABEL or not cause.isprintable() or len(self._causes) >= MAX_CAUSES:
-                return "other"
-            if cause:
-                self._causes.add(cause)
+        if not cause or cause in self._causes:
+            return cause
+        if len(self._causes) >= MAX_CAUSES or not CAUSE.fullmatch(cause):
+            return "other"
+        self._causes.add(cause)
         return cause
 
 

@@ -4,8 +4,10 @@ Law: the turns of a prompt come from the model's chat template, already tokenise
 agent wrote is encoded as plain text and can never become a control token, whatever it spells.
 """
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
@@ -71,7 +73,11 @@ class Codec:
 
 def _open(path: str) -> Tokenizer:
     try:
-        tokenizer = Tokenizer.from_file(path)
+        document = json.loads(Path(path).read_bytes())
+        # Some models do not call their turn markers special: whatever is more than a word or a gap counts as one.
+        for token in document.get("added_tokens", ()):
+            token["special"] |= not (token["content"].isalnum() or token["content"].isspace())
+        tokenizer = Tokenizer.from_str(json.dumps(document))
     except Exception as error:
         raise UsageError(f"model: {path} is not a tokenizer: {error}") from error
     tokenizer.encode_special_tokens = True
