@@ -35,18 +35,14 @@ def main() -> None:
     try:
         app()
     except ForagerError as error:
-        _fail(str(error), error.exit_code)
+        if os.environ.get("FORAGER_DEBUG"):
+            import traceback
+
+            traceback.print_exc()
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(reason: str, code: int) -> None:
-    if os.environ.get("FORAGER_DEBUG"):
-        import traceback
-
-        traceback.print_exc()
-    typer.echo(f"error: {' '.join(reason.split())}", err=True)
-    sys.exit(code)
 
 
 @app.command(epilog="Example: `forager plan deploy/runs/demo.yaml`")

@@ -1,7 +1,8 @@
 """Parquet files that somebody else may have put into a ledger, each a trap for whoever reads it carelessly."""
 
 import io
-import pickle
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,14 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-class Canary:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, nest: Path) -> None:
-        self.nest = nest
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.nest,)
+def pickled_canary(nest: Path) -> bytes:
+    """A pickle, written by hand, that makes a directory when it is read."""
+    return b"cos\nmkdir\n(V" + str(nest).encode() + b"\ntR."
 
 
 def parquet(table: pa.Table, **options: object) -> bytes:
@@ -27,15 +23,16 @@ def parquet(table: pa.Table, **options: object) -> bytes:
 
 def pickled_extension(nest: Path, name: bytes) -> bytes:
     """A column of an extension type whose description is a pickle (as in CVE-2026-41486)."""
-    metadata = {b"ARROW:extension:name": name, b"ARROW:extension:metadata": pickle.dumps(Canary(nest))}
+    metadata = {b"ARROW:extension:name": name, b"ARROW:extension:metadata": pickled_canary(nest)}
     field = pa.field("attempt", pa.string(), metadata=metadata)
     return parquet(pa.table([pa.array(["stranger"])], schema=pa.schema([field])))
 
 
 def spring(trap: bytes) -> None:
-    """Does what a careless reader would do with `pickled_extension`."""
-    schema = pq.read_schema(io.BytesIO(trap))
-    pickle.loads(schema.field("attempt").metadata[b"ARROW:extension:metadata"])
+    """Does, in a process of its own, what a careless reader would do with `pickled_extension`."""
+    found = pq.read_schema(io.BytesIO(trap)).field("attempt").metadata[b"ARROW:extension:metadata"]
+    careless = "import pickle, sys; pickle.load(sys.stdin.buffer)"
+    subprocess.run([sys.executable, "-c", careless], input=found, check=True)
 
 
 def huge_name() -> bytes:

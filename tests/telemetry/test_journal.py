@@ -271,9 +271,9 @@ def test_left_over_and_foreign_names_are_ignored(tmp_path: Path) -> None:
     assert Journal(open_store(tmp_path)).read() == before
 
 
-def test_an_entry_outside_of_reach_is_a_storage_error(tmp_path: Path) -> None:
+def test_an_entry_that_is_a_link_is_damage(tmp_path: Path) -> None:
     write_run(open_store(tmp_path))
     (tmp_path / key_of(5)).rename(tmp_path / "elsewhere")
     (tmp_path / key_of(5)).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match=key_of(5)):
+    with pytest.raises(StateError, match=f"{key_of(5)}: not a regular file"):
         Journal(open_store(tmp_path)).read()

@@ -40,7 +40,8 @@ class MergedWeights:
     def tensors(self, adapter: LoraWeights | None) -> Iterable[tuple[str, Any]]:
         """(name, tensor) of all layers; `W + alpha/rank * B @ A` in float32 where the adapter changes it.
 
-        The tensors are to be copied before the next call, which may write into them. Raises UsageError, before the first tensor, when the adapter changes what the model does not have.
+        The tensors are to be copied before the next call, which may write into them. Raises UsageError, before the
+        first tensor, when the adapter changes what the model does not have.
         """
         changes = {} if adapter is None else {f"{module}.weight": pair for module, pair in adapter.factors.items()}
         if unknown := changes.keys() - self._tensors.keys():
