@@ -89,10 +89,11 @@ class Handle(Store):
         process, world = self._process, self.world
         process.check()
         world.haunt()
-        fault = world.strike(f"driver {process.number}, {key}", f"crash before {what}", f"refused {what}", "take-over")
+        kinds = (f"crash before {what}", f"refused {what}", f"take-over before {what}")
+        fault = world.strike(f"driver {process.number}, {key}", *kinds)
         if fault.startswith("crash"):
             process.die()
-        elif fault == "take-over":
+        elif fault.startswith("take-over"):
             world.take_over(process)
         elif fault:
             raise StorageError(f"{key}: refused")

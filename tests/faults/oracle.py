@@ -128,13 +128,16 @@ class Oracle:
             if individual not in self.populations[self.generation] or not 0 <= life < self.lives:
                 return f"life {key} was never to be lived"
             self.committed[key] = attempt
+            if [end for end in body["ends"] if end == "censored"]:
+                # Nobody knows how long that life would have lasted: the run may come to other results.
+                self.expected = None
             ends = world.rows["lives"].get(attempt, [])
             steps = world.rows["steps"].get(attempt, [])
             if len(ends) != 1 or sorted(step for _, step in steps) != list(range(ends[0][1])):
                 return f"life {key} has the rows {ends} and {steps}, expected each once"
             for table, rows in (("lives", ends), ("steps", steps)):
                 versions = {version for version, _ in rows}
-                if max(versions) > body["tables"][table]:
+                if max(versions, default=0) > body["tables"][table]:
                     return f"life {key} lies in {table} {versions}, beyond the pinned {body['tables'][table]}"
                 if not all(file_of(table, version, self.generation).key in self.vouched for version in versions):
                     return f"life {key}: nobody vouches for {table} {versions}"

@@ -54,6 +54,7 @@ def toy_config(**operational: Any) -> RunConfig:
                 "agents": operational.get("agents", 1),
                 "lives_per_agent": operational.get("lives_per_agent", 256),
                 "life_retries": operational.get("life_retries", 3),
+                "when_spent": operational.get("when_spent", "stop"),
                 "restarts": operational.get("restarts", 3),
                 "request_batch": 4,
                 "call_timeout": 10.0,
@@ -80,6 +81,7 @@ def configs() -> list[RunConfig]:
         toy_config(engines=2, agents=2, jobs=2, restarts=1),
         toy_config(engines=1, agents=2, lives_per_agent=3, commit_seconds=0.2, restarts=1, life_retries=1),
         toy_config(engines=3, agents=1, jobs=3, commit_seconds=5.0, restarts=0),
+        toy_config(agents=2, life_retries=1, when_spent="censor"),
     ]
 
 
@@ -135,7 +137,7 @@ class Simulation:
         self.drivers += 1
         process = Process(world, self.drivers)
         faults = world.faults.total()
-        loop = VirtualLoop(lambda: 5 * world.delay(), lambda: None)
+        loop = VirtualLoop(lambda: self._append(process), lambda: None)
         outer, world.time = world.time, loop.time
         world.note(f"driver {process.number} starts")
         try:
@@ -151,6 +153,12 @@ class Simulation:
         if world.faults.total() == faults and not self._oracle.finished:
             world.fail(f"driver {process.number} met no fault and did not finish the run ({end})")
 
+    def _append(self, process: Process) -> float:
+        """Seconds that an append takes; now and then the driver does not live to see its end."""
+        if self._world.strike(f"driver {process.number}", "crash during append"):
+            process.dead = True
+        return 5 * self._world.delay()
+
     def _end_of(self, process: Process, loop: VirtualLoop) -> str:
         """How the driver ended, in a word and its message."""
         world = self._world
@@ -165,7 +173,8 @@ class Simulation:
         except (FencedError, UsageError) as error:
             if not process.superseded:
                 world.fail(f"driver {process.number} gave way to nobody: {error}")
-            return f"{type(error).__name__}: {error}"
+            # Their messages name processes, which are others in each run of a seed.
+            return type(error).__name__
         except Exception as error:  # noqa: BLE001 - whatever else a driver ends with is a finding
             world.fail(f"driver {process.number} ended with {type(error).__name__}: {error}")
         return "finished"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from telemetry.store import open_store
 from telemetry.tables import TABLES
 from tests.faults.memory import Handle, MemoryLedger
 from tests.faults.peers import Peer
-from tests.faults.simulator import MODES, campaign, simulate
+from tests.faults.simulator import MODES, campaign, expected, run_in, simulate
 from tests.faults.world import RATES, World
 from tests.forager import ROOT
 from tests.telemetry.rows import lives
@@ -37,7 +38,7 @@ def check(seeds: Sequence[int], kinds: int) -> None:
     assert summary.runs == len(seeds) * len(MODES)
     missing = [kind for kind in RATES if not summary.faults[kind]]
     assert len(missing) <= len(RATES) - kinds, f"these faults never happened: {missing}"
-    assert {"crash", "finished", "StorageError", "NoProgressError", "Stopped"} <= set(summary.ends)
+    assert {"crash", "finished", "StorageError", "FencedError", "NoProgressError", "Stopped"} <= set(summary.ends)
 
 
 def test_no_seed_breaks_a_promise() -> None:
@@ -130,37 +131,45 @@ def deaf(self: Peer, cluster: Any, role: str, name: str, hosted: Any, timeout: f
 FOR_EVER = 1e12
 APPEND, LIVE, READ, FLUSH = Writer.append, WorkersRoom.live, MemoryLedger.recall, Saver._commit
 INIT, END = Peer.__init__, Peer._end
-MUTATIONS: list[tuple[Any, str, Callable[..., Any], str]] = [
-    (World, "create", always_created, ""),
-    (World, "create", overwritten, ""),
-    (Writer, "append", unfenced, ""),
-    (WorkersRoom, "live", live_all, "is committed"),
-    (MemoryLedger, "recall", read_all, ""),
-    (Saver, "_commit", acknowledge_early, ""),
-    (workers.pool, "fresh", same, "expected each once"),
-    (Peer, "__init__", deaf, "waits for ever|busy for ever"),
+ANY = ("death", "crash at await", "crash after write", "take-over before write", "unanswered write")
+MUTATIONS: list[tuple[Any, str, Callable[..., Any], tuple[str, ...], str]] = [
+    (World, "create", always_created, ANY, ""),
+    (World, "create", overwritten, ANY, ""),
+    (Writer, "append", unfenced, ("take-over before write",), ""),
+    (WorkersRoom, "live", live_all, ("crash at await",), "is committed"),
+    (MemoryLedger, "recall", read_all, ("lost reply",), ""),
+    (Saver, "_commit", acknowledge_early, ANY, ""),
+    (workers.pool, "fresh", same, ("lost reply",), "expected each once"),
+    (Peer, "__init__", deaf, ("hang",), "waits for ever|busy for ever"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "mutant", "finding"), MUTATIONS, ids=[f"{one[1]}-{one[2].__name__}" for one in MUTATIONS]
+    ("owner", "name", "mutant", "faults", "finding"), MUTATIONS, ids=[one[2].__name__ for one in MUTATIONS]
 )
 def test_a_broken_protocol_is_caught(
-    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mutant: Callable[..., Any], finding: str
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    mutant: Callable[..., Any],
+    faults: Sequence[str],
+    finding: str,
 ) -> None:
-    simulate(0, "safety")  # so that the expected results are those of the sound protocol
+    sound = expected()
+    rates = {kind: 4 * RATES[kind] for kind in faults}
+    calm = [run_in(World(Random(seed), 5, rates), seed, "liveness", sound) for seed in range(5)]
+    assert not any(one.violation for one in calm)
     monkeypatch.setattr(owner, name, mutant)
-    for seed in range(150):
-        for mode in MODES:
-            outcome = simulate(seed, mode)
-            if outcome.violation:
-                assert any(part in outcome.violation for part in finding.split("|")), outcome.violation
-                return
-    pytest.fail("150 seeds did not notice")
+    for seed in range(100):
+        outcome = run_in(World(Random(seed), 5, rates), seed, "liveness", sound)
+        if outcome.violation:
+            assert any(part in outcome.violation for part in finding.split("|")), outcome.violation
+            return
+    pytest.fail("100 seeds did not notice")
 
 
 def test_the_ledger_in_memory_is_like_the_real_one(tmp_path: Path) -> None:
-    quiet = World(__import__("random").Random(0), 0, {})
+    quiet = World(Random(0), 0, {})
     for ledger in (Ledger(open_store(tmp_path)), MemoryLedger(Handle(quiet))):
         first, other = lives(2), lives(3, individual="g000-001", generation=1)
         receipts = [ledger.append(*first, "t0"), ledger.append(*other, "t1")]

@@ -19,7 +19,8 @@ RATES = {
     "refused write": 0.03,
     "unanswered write": 0.03,
     "refused read": 0.005,
-    "take-over": 0.01,
+    "take-over before write": 0.04,
+    "take-over before read": 0.005,
     "stale list": 0.2,
     # What the sink asks of the ledger.
     "refused append": 0.1,
@@ -28,9 +29,10 @@ RATES = {
     "late append": 1.0,
     # The driver while it waits.
     "crash at await": 0.002,
+    "crash during append": 0.05,
     "signal": 0.0007,
     # The operator.
-    "rewind": 0.1,
+    "rewind": 0.3,
     # Engines, agents, sink and trainers, per call, start or kill.
     "late reply": 0.01,
     "lost request": 0.01,
