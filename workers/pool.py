@@ -25,7 +25,7 @@ from workers.saver import Saver
 from workers.work import Acknowledge, Slots, Work, fresh
 
 CHUNK = 16
-"""Lives per call to an agent: small enough for steady reports, large enough that calls cost nothing."""
+"""Lives per call to an agent, at most: small enough for steady reports, large enough that calls cost nothing."""
 PROGRESS_SECONDS = 2.0
 """How long an agent may take to say how far it is."""
 
@@ -161,7 +161,9 @@ class WorkerPool:
         self, engine: Member, tasks: Sequence[LifeTask], work: Work
     ) -> list[tuple[LifeTask, LostLife]]:
         """Lives the tasks on all agents; returns those that lost their engine."""
-        chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
+        # Every agent gets its share: while the engine answers one, the others decide what to ask next.
+        size = max(1, min(CHUNK, -(-len(tasks) // len(self.agents))))
+        chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
         lost = await asyncio.gather(
             *(
                 self._live_chunk(self.agents[index % len(self.agents)], engine, chunk, work)
