@@ -39,7 +39,7 @@ metrics: {{enabled: false}}
 MEMORY = Path("/dev/shm")
 
 
-def run_file(place: Path, *, generations: int = 4, lives: int = 128, hang_timeout: float = 60) -> Path:
+def run_file(place: Path, *, generations: int = 3, lives: int = 64, hang_timeout: float = 60) -> Path:
     """A run file in `place`, whose run is at `place / "chaos"`."""
     file = place / "chaos.yaml"
     file.write_text(RUN_FILE.format(generations=generations, lives=lives, hang_timeout=hang_timeout))
@@ -85,6 +85,8 @@ class Driver:
             self.process.kill()
         self.process.wait()
         self._listener.join(5)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
     def _listen(self) -> None:
         assert self.process.stderr is not None
