@@ -37,8 +37,8 @@ CHUNK = 2
 """Lives per call to an agent."""
 
 
-def toy_config(**operational: Any) -> RunConfig:
-    """Two generations of three individuals with two lives each; the rest decides how, never what."""
+def toy_config(*, engines: int = 1, jobs: int = 1, commit_seconds: float = 1.0, **workers: Any) -> RunConfig:
+    """Two generations of three individuals with two lives each; the parameters decide how, never what."""
     return RunConfig.model_validate(
         {
             "name": "toy",
@@ -49,38 +49,24 @@ def toy_config(**operational: Any) -> RunConfig:
                 "lives": 2,
                 "founders": [{"name": "one", "strategy": "Guess."}, {"name": "two", "strategy": "Guess again."}],
             },
-            "engine": {"kind": "scripted", "count": operational.get("engines", 1)},
-            "workers": {
-                "agents": operational.get("agents", 1),
-                "lives_per_agent": operational.get("lives_per_agent", 256),
-                "life_retries": operational.get("life_retries", 3),
-                "when_spent": operational.get("when_spent", "stop"),
-                "restarts": operational.get("restarts", 3),
-                "request_batch": 4,
-                "call_timeout": 10.0,
-                "live_timeout": 60.0,
-            },
+            "engine": {"kind": "scripted", "count": engines},
+            "workers": {"request_batch": 4, "call_timeout": 10.0, "live_timeout": 60.0, **workers},
             "fitness": {"kind": "rmst", "resamples": 100},
-            "trainer": {
-                "objective": {"kind": "scripted"},
-                "jobs": operational.get("jobs", 1),
-                # No fault may keep a child from being trained, or its run would rightly come to other results.
-                "retries": 100,
-                "timeout": 20.0,
-            },
-            "ledger": {"commit_seconds": operational.get("commit_seconds", 1.0)},
+            # No fault may keep a child from being trained, or its run would rightly come to other results.
+            "trainer": {"objective": {"kind": "scripted"}, "jobs": jobs, "retries": 100, "timeout": 20.0},
+            "ledger": {"commit_seconds": commit_seconds},
         }
     )
 
 
 @cache
 def configs() -> list[RunConfig]:
-    """Deployments that must all come to the same results."""
+    """Deployments that must all come to the same results, the last one only if it censors no life."""
     return [
         toy_config(),
         toy_config(engines=2, agents=2, jobs=2, restarts=1),
-        toy_config(engines=1, agents=2, lives_per_agent=3, commit_seconds=0.2, restarts=1, life_retries=1),
-        toy_config(engines=3, agents=1, jobs=3, commit_seconds=5.0, restarts=0),
+        toy_config(agents=2, lives_per_agent=3, commit_seconds=0.2, restarts=1, life_retries=1),
+        toy_config(engines=3, jobs=3, commit_seconds=5.0, restarts=0),
         toy_config(agents=2, life_retries=1, when_spent="censor"),
     ]
 

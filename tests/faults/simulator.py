@@ -35,7 +35,7 @@ from tests.faults.world import RATES, Violation, World
 
 Mode = Literal["safety", "liveness"]
 MODES: tuple[Mode, ...] = ("safety", "liveness")
-MOST_DRIVERS = 6
+MOST_DRIVERS = 5
 """Drivers of one safety run."""
 CHUNK_OF_SEEDS = 50
 

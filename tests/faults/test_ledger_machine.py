@@ -99,7 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
     "size",
     [
         pytest.param(settings(SMALL, max_examples=5, stateful_step_count=12), id="small"),
-        pytest.param(settings(LARGE, max_examples=60, stateful_step_count=30), id="large", marks=pytest.mark.faults),
+        pytest.param(settings(LARGE, max_examples=25, stateful_step_count=25), id="large", marks=pytest.mark.faults),
     ],
 )
 def test_the_ledger_shows_what_was_acknowledged(size: settings) -> None:

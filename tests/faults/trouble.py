@@ -13,7 +13,7 @@ from tests.faults.memory import Handle
 # A file system in memory where there is one: an fsync costs nothing there.
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 SMALL = settings(max_examples=12, stateful_step_count=20, deadline=None, print_blob=True)
-LARGE = settings(SMALL, max_examples=400, stateful_step_count=60, suppress_health_check=list(HealthCheck))
+LARGE = settings(SMALL, max_examples=80, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 TROUBLE = st.sampled_from(["", "", "", "before", "after"])
 """Before or after the effect of the next creation; mostly none."""
 
