@@ -28,8 +28,8 @@ from trainer.job import TrainingJob
 from trainer.launch import TrainerPool
 from workers import engines
 from workers.agent import AgentHost
-from workers.config import VllmEngineConfig
-from workers.engine import ModelDescription
+from workers.config import ScriptedEngineConfig, VllmEngineConfig
+from workers.engine import Engine, ModelDescription
 from workers.environment import find, make
 from workers.pool import WorkerPool
 from workers.recorder import LifeTask
@@ -154,8 +154,7 @@ class Builder:
 
     async def _engine(self, index: int) -> Any:
         config = self._config.engine
-        path = partial(adapter_path, self._store_url)
-        build = partial(engines.build, config, self._model.directory, self._model.card, path)
+        build = partial(_build_engine, config, self._model.directory, self._model.card, self._store_url)
         gpus = config.gpus if isinstance(config, VllmEngineConfig) else 0.0
         environment = engines.environment(config)
         return await self._host(build, f"engine-{index}", gpus=gpus, environment=environment)
@@ -206,6 +205,9 @@ class Builder:
         )
 
 
-def adapter_path(store_url: str, adapter: str) -> Path:
-    """Local directory of a published adapter, on whatever node this runs."""
-    return Shelf(open_store(store_url)).path(adapter)
+def _build_engine(
+    config: VllmEngineConfig | ScriptedEngineConfig, directory: Path | None, card: BaseModelCard, store_url: str
+) -> Engine:
+    """An engine that takes adapters from the run's store; called on whatever node it lives."""
+    # Opened once: opening makes the directory, which must not come back when somebody deletes the run.
+    return engines.build(config, directory, card, Shelf(open_store(store_url)).path)

@@ -87,7 +87,9 @@ def make_durable(store: Store, table: str, done: int, version: int) -> int:
     """
     folder = f"{table}/_delta_log"
     if store.local_path(folder) is not None:
-        store.fsync(key for key in store.list(folder) if not 0 <= _version(key) <= done)
+        # The library stages an entry under its name, # and a number; a crash may leave that behind.
+        keys = [key for key in store.list(folder) if "#" not in key]
+        store.fsync(key for key in keys if not 0 <= _version(key) <= done)
     return max(done, version)
 
 

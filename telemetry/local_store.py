@@ -124,6 +124,13 @@ class LocalStore(Store):
             disk = os.statvfs(self.root)
             return disk.f_bavail * disk.f_frsize
 
+    def free_text(self) -> str:
+        try:
+            disk = os.statvfs(self.root)
+        except OSError:
+            return "; unknown bytes free"
+        return f"; {disk.f_bavail * disk.f_frsize} bytes free"
+
     def _path(self, key: str) -> Path:
         path = self.root / check_key(key)
         if os.path.realpath(path) != str(path):
@@ -135,6 +142,7 @@ class LocalStore(Store):
         try:
             descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
+            os.stat(self.root)  # raises if it is the whole store that is gone
             raise KeyError(key) from None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -175,13 +183,7 @@ class LocalStore(Store):
             yield
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
-            raise StorageError(f"{self.root / key}: {reason}; {self._free_text()} free") from error
-
-    def _free_text(self) -> str:
-        with suppress(OSError):
-            disk = os.statvfs(self.root)
-            return f"{disk.f_bavail * disk.f_frsize} bytes"
-        return "unknown bytes"
+            raise StorageError(f"{self.root / key}: {reason}{self.free_text()}") from error
 
 
 def _fsync(path: Path) -> None:

@@ -28,18 +28,20 @@ BEAT_SECONDS = 5.0
 def exclusive(store: Store, *, take_over: bool = False) -> Iterator[None]:
     """Holds the lock of a local store; a bucket has none, see `check_dead`.
 
-    Raises FencedError when a driver is alive here. With `take_over` its lock is left to it and a new one counts: the
-    next epoch in the journal stops it at its next commit, a stopped or unreachable process included.
+    Raises StorageError when the store refuses the lock file, FencedError when a driver is alive here. With
+    `take_over` its lock is left to it and a new one counts: the next epoch in the journal stops it at its next
+    commit, a stopped or unreachable process included.
     """
     path = store.local_path(LOCK)
     if path is None:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = _acquire(path, take_over)
+    with _failures(store):
+        descriptor = _acquire(path, take_over)
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"host {socket.gethostname()}, pid {os.getpid()}\n".encode())
+        with _failures(store):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"host {socket.gethostname()}, pid {os.getpid()}\n".encode())
         yield
     finally:
         os.close(descriptor)
@@ -81,6 +83,14 @@ def beating(store: Store, epoch: int, *, period: float = BEAT_SECONDS) -> Iterat
         # A heartbeat that cannot be removed only makes the next driver wait a little.
         with suppress(StorageError):
             store.delete(_key(epoch))
+
+
+@contextmanager
+def _failures(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{store}/{LOCK}: {error.strerror}{store.free_text()}") from error
 
 
 def _acquire(path: Path, take_over: bool) -> int:

@@ -84,6 +84,10 @@ class Store(ABC):
     def free_bytes(self) -> int | None:
         """Free space; None where there is no such thing."""
 
+    def free_text(self) -> str:
+        """Free space in words, to end an error message with; empty where there is no such thing."""
+        return ""
+
     def staged(self, pattern: re.Pattern[str]) -> Keys:
         """Keys whose last part matches `pattern`: what interrupted writes left behind. Object stores leave nothing."""
         return []
@@ -96,9 +100,15 @@ class Store(ABC):
         """Raise StorageError unless the store writes, reads, lists, and lets only one of two creators win."""
         key = f"probe/{secrets.token_hex(8)}"
         try:
-            if not self.put_if_absent(key, b"first") or self.get(key) != b"first" or key not in self.list("probe"):
+            if not self.put_if_absent(key, b"first") or not self._holds(key, b"first"):
                 raise StorageError(f"{self}: an object that was just written cannot be read back")
             if self.put_if_absent(key, b"second"):
                 raise StorageError(f"{self}: two writers can create one object; use a store with conditional writes")
         finally:
             self.delete(key)
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.get(key) == data and key in self.list(key.partition("/")[0])
+        except KeyError:
+            return False

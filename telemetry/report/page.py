@@ -1,9 +1,10 @@
 """A run as one HTML file: no network, no scripts, nothing that an agent or plugin wrote taken as anything but text."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from telemetry.report.figures import ends_chart, fitness_chart, interval_bars, lineage_colours, tree
 
@@ -19,15 +20,8 @@ def render(data: dict[str, Any]) -> str:
     ancestry, ratios, totals and lineages; `orchestrator.summary` documents each. Raises nothing for a run that has
     not finished, or not even begun: its report says so.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     begun = bool(data["history"])
-    return environment.get_template("page.html.j2").render(
+    return template().render(
         data,
         fitness=fitness_chart(data) if begun else None,
         ends=ends_chart(data) if begun else None,
@@ -36,3 +30,16 @@ def render(data: dict[str, Any]) -> str:
         bars=interval_bars(data["evaluation"]),
         max_rows=MAX_ROWS,
     )
+
+
+@cache
+def template() -> Template:
+    """The page without data; compiling it takes longer than filling it in."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")
