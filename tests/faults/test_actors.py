@@ -23,7 +23,7 @@ from telemetry.member import Member
 from telemetry.remote import RemoteLost
 from telemetry.supervisor import Supervised
 
-pytestmark = [pytest.mark.cluster, pytest.mark.faults]
+pytestmark = pytest.mark.cluster
 
 HANG = 2.0
 """Seconds without a sign of life."""
@@ -102,6 +102,7 @@ async def until_lost(actor: Supervised, seconds: float) -> None:
     raise await asyncio.wait_for(asyncio.shield(actor._lost), seconds)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("strike", "limit"), [(signal.SIGKILL, 2.0), (signal.SIGSTOP, HANG + 5)])
 @pytest.mark.parametrize("calling", [True, False])
 def test_a_dead_or_stopped_actor_is_found_in_time(start: Start, strike: int, limit: float, calling: bool) -> None:
@@ -121,6 +122,7 @@ def test_a_dead_or_stopped_actor_is_found_in_time(start: Start, strike: int, lim
         os.kill(pids[2], signal.SIGKILL)
 
 
+@pytest.mark.faults
 def test_a_blocked_event_loop_is_a_hang(start: Start) -> None:
     async def scenario(actor: Supervised, pids: list[int]) -> None:
         with pytest.raises(RemoteLost, match="hung"):
@@ -129,6 +131,7 @@ def test_a_blocked_event_loop_is_a_hang(start: Start) -> None:
     assert gone(run(start, scenario))
 
 
+@pytest.mark.faults
 def test_work_in_a_thread_is_no_hang(start: Start) -> None:
     async def scenario(actor: Supervised, pids: list[int]) -> None:
         assert await actor.work(2 * HANG) == "worked"
@@ -137,6 +140,7 @@ def test_work_in_a_thread_is_no_hang(start: Start) -> None:
     assert gone(run(start, scenario))
 
 
+@pytest.mark.faults
 def test_a_stopped_actor_alone_is_alive_to_ray(start: Start) -> None:
     """Why there is a watch at all: Ray goes on waiting for a stopped process."""
     import ray
@@ -168,11 +172,13 @@ def test_a_replacement_works_again_in_time(start: Start) -> None:
     assert asyncio.run(main()) <= 2 + 5
 
 
+@pytest.mark.faults
 def test_what_building_raises_arrives_as_it_was(start: Start) -> None:
     with pytest.raises(UsageError, match=r"^engine\.dtype: got float7"):
         asyncio.run(start(broken, Place()))  # type: ignore[arg-type]
 
 
+@pytest.mark.faults
 def test_an_actor_that_does_not_start_names_its_log(start: Start, tmp_path: Path) -> None:
     log = tmp_path / "engine-0.log"
     with pytest.raises(RemoteLost, match=f"; see {log}$"):
