@@ -7,7 +7,7 @@ REQUIREMENTS := requirements/cpu.txt
 RUN ?= deploy/runs/demo.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test check format bench faults requirements clean
+.PHONY: help demo smoke test check format bench faults faults-long requirements clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,12 @@ format: $(VENV)/.installed ## Format and fix what can be fixed
 bench: $(VENV)/.installed ## Measure against raw vLLM and raw TRL in one run; prints ratios
 	$(BIN)/python -m tests.bench
 
-faults: $(VENV)/.installed ## Kill real drivers at random instants and compare digests
-	$(BIN)/pytest -m "faults or not faults" tests/faults
+faults: $(VENV)/.installed ## Inject real faults into real runs and judge from outside what is left (about ten minutes)
+	$(BIN)/pytest -m "not gpu" --durations 10 tests/faults
+
+faults-long: $(VENV)/.installed ## The same at every place, and at least a thousand kills; prints a table
+	$(BIN)/python -m tests.faults.campaign
+	$(BIN)/python -m tests.faults.chaos
 
 requirements: ## Pin requirements/cpu.txt again (needs uv)
 	uv pip compile requirements/cpu.in --override requirements/overrides.txt --python-version 3.11 \

@@ -1,23 +1,81 @@
-"""kill -9 of a real driver at random instants; resume must end in the run that was never killed."""
+"""kill -9 of drivers at random instants, resumptions included; the end must be that of the run never killed."""
 
 import os
 import random
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.faults import gate
+from tests.faults.harness import (
+    Calm,
+    Outcome,
+    calm,
+    drive,
+    every,
+    finish,
+    judge,
+    on_call,
+    onward,
+    workspace,
+)
+from tests.faults.witness import look
 from tests.forager import ROOT, SMOKE, command, environment, forager, ok, smoke
 
 pytestmark = pytest.mark.timeout(600)
 
+MOST_KILLS = 5
+LONG = (
+    "generations=9",
+    "population.lives=17",
+    "ledger.commit_seconds=0.01",
+)
+"""Settings of a run long enough for the ledger's log to be checkpointed."""
 
-def instants(count: int, always: int) -> list[object]:
-    """Seeds of random instants; the default test run tries the first few, `make faults` all of them."""
-    return [pytest.param(seed, marks=[pytest.mark.faults] if seed >= always else []) for seed in range(count)]
+
+def kill_again_and_again(expected: Calm, settings: tuple[str, ...], seed: int) -> Outcome:
+    """Up to five kills, of the run and of its resumptions: after a random time, or at a random system call."""
+    draw = random.Random(seed)
+    landed, sights = 0, []
+    with workspace() as store:
+        for _ in range(draw.randint(1, MOST_KILLS)):
+            verb = onward(store, *settings)
+            if draw.random() < 0.5 and gate.available():
+                index = draw.randrange(len(expected.calls))
+                ended = drive(verb, at=on_call(index, gate.KILL), root=store)
+            else:
+                ended = drive(verb, seconds=draw.uniform(0.0, expected.seconds))
+            if ended.code not in (0, -signal.SIGKILL):
+                problem = f"exit {ended.code} of {verb[0]}: {ended.err[-600:]}"
+                return Outcome("random kills", f"seed {seed}", landed, (problem,))
+            landed += ended.code == -signal.SIGKILL
+            sights.append(look(store / "tiny"))
+        problems = finish(store, expected.digest, sights, settings)
+        return Outcome("random kills", f"seed {seed}", landed, tuple(problems))
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Calm:
+    return calm()
+
+
+def test_a_few_random_kills(undisturbed: Calm) -> None:
+    judge(every(partial(kill_again_and_again, undisturbed, ()), [3, 4]), landed=2)
+
+
+@pytest.mark.faults
+def test_random_kills(undisturbed: Calm) -> None:
+    judge(every(partial(kill_again_and_again, undisturbed, ()), range(100, 130)), landed=45)
+
+
+@pytest.mark.faults
+def test_random_kills_of_a_longer_run() -> None:
+    judge(every(partial(kill_again_and_again, calm(LONG), LONG), range(200, 206)), landed=6)
 
 
 def descendants(pid: int) -> list[psutil.Process]:
@@ -31,15 +89,8 @@ def entries(run: Path) -> int:
     return len(list((run / "journal").glob("*.json")))
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
-    """Digest of the uninterrupted run, and how many journal entries it has."""
-    run = smoke(tmp_path_factory.mktemp("calm"), "ray.executor=inprocess")
-    return ok("digest", run), entries(run)
-
-
-def kill_once(arguments: list[str | Path], run: Path, after: int, delay: float) -> tuple[int, list[psutil.Process]]:
-    """Starts a driver and kills it `delay` seconds after the run has `after` journal entries.
+def kill_process(arguments: list[str | Path], run: Path, after: int, delay: float) -> tuple[int, list[psutil.Process]]:
+    """Starts a driver as a user does and kills it `delay` seconds after the run has `after` journal entries.
 
     Returns the driver's exit code and the processes it had started.
     """
@@ -55,34 +106,23 @@ def kill_once(arguments: list[str | Path], run: Path, after: int, delay: float) 
         return driver.wait(), children
 
 
-def run_killed(store: Path, executor: str, draw: random.Random, last: int, kills: int) -> tuple[str, int]:
-    """A smoke run killed up to `kills` times, then resumed to its end: (digest, kills that landed on a live driver)."""
-    settings = ["--set", f"ray.executor={executor}", "--set", "ledger.commit_seconds=0.05"]
-    run = store / "smoke"
-    landed = 0
-    for _ in range(kills):
-        verb: list[str | Path] = ["resume", run] if entries(run) else ["run", SMOKE, "--store", store]
-        code, children = kill_once([*verb, *settings], run, draw.randrange(last), draw.uniform(0.0, 0.3))
-        landed += code == -signal.SIGKILL
-        _, alive = psutil.wait_procs(children, timeout=5)
-        assert not alive, f"orphans: {[process.cmdline() for process in alive]}"
-    ok(*(["resume", run] if entries(run) else ["run", SMOKE, "--store", store]), *settings)
-    assert forager("verify", run).code == 0
-    return ok("digest", run), landed
-
-
-@pytest.mark.parametrize("seed", instants(14, always=2))
-def test_kill_in_process(tmp_path: Path, expected: tuple[str, int], seed: int) -> None:
-    digest, last = expected
-    got, landed = run_killed(tmp_path, "inprocess", random.Random(seed), last - 3, kills=1 + seed % 2)
-    assert landed >= 1, "no kill landed on a live driver"
-    assert got == digest
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
+    """Digest of the uninterrupted smoke run, and how many journal entries it has."""
+    run = smoke(tmp_path_factory.mktemp("calm"), "ray.executor=inprocess")
+    return ok("digest", run), entries(run)
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("seed", instants(6, always=1))
+@pytest.mark.parametrize("seed", [pytest.param(s, marks=[pytest.mark.faults] if s else []) for s in range(6)])
 def test_kill_on_ray(tmp_path: Path, expected: tuple[str, int], seed: int) -> None:
     digest, last = expected
-    got, landed = run_killed(tmp_path, "ray", random.Random(100 + seed), last - 3, kills=1)
-    assert landed == 1, "the driver had ended before it was killed"
-    assert got == digest
+    draw, run, settings = random.Random(seed), tmp_path / "smoke", ("--set", "ledger.commit_seconds=0.05")
+    first = ["run", SMOKE, "--store", tmp_path, *settings]
+    code, children = kill_process(first, run, draw.randrange(last - 3), draw.uniform(0.0, 0.3))
+    assert code == -signal.SIGKILL, "the driver had ended before it was killed"
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive, f"orphans: {[process.cmdline() for process in alive]}"
+    ok(*(["resume", run, *settings] if entries(run) else first))
+    assert forager("verify", run).code == 0
+    assert ok("digest", run) == digest
