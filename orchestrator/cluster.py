@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
@@ -11,6 +11,7 @@ import psutil
 
 from orchestrator.config import RayConfig
 from orchestrator.credentials import prepare
+from orchestrator.reaper import reaped
 from telemetry.actors import Place
 from telemetry.failures import ClusterLostError, UsageError
 from telemetry.supervisor import Cluster
@@ -44,8 +45,15 @@ def cluster(config: RayConfig, gpus: float = 0.0) -> Iterator[Start]:
         return
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    with reaped(), _connected(config, gpus) as hosts:
+        yield hosts.start
+
+
+@contextmanager
+def _connected(config: RayConfig, gpus: float) -> Iterator[Cluster]:
     import ray
 
+    before = set(psutil.Process().children())
     try:
         if config.address is None:
             ray.init(
@@ -61,6 +69,7 @@ def cluster(config: RayConfig, gpus: float = 0.0) -> Iterator[Start]:
         reason = str(error).splitlines()[0]
         raise ClusterLostError(f"Ray cluster {config.address or 'on this machine'}: {reason}") from error
     hosts = Cluster()
+    started = [process for process in psutil.Process().children() if process not in before]
     try:
         present = ray.cluster_resources().get("GPU", 0.0)
         if present < gpus:
@@ -68,23 +77,26 @@ def cluster(config: RayConfig, gpus: float = 0.0) -> Iterator[Start]:
                 f"engine.gpus and trainer.gpus_per_job: need {gpus:g} GPUs in all, the cluster has {present:g};"
                 " lower them or join a larger cluster"
             )
-        yield hosts.start
+        yield hosts
     finally:
         hosts.close()
-        _shut_down()
+        _shut_down(started)
 
 
-def _shut_down() -> None:
-    """Ends Ray in this process and what it started on this machine, also when its control plane is gone."""
+def _shut_down(started: Sequence[psutil.Process]) -> None:
+    """Ends Ray in this process, then what is left of the processes it started, also when its control plane is gone."""
     import ray
 
+    family = list(started)
+    for process in started:
+        with suppress(psutil.Error):
+            family += process.children(recursive=True)
     shutting = Thread(target=ray.shutdown, name="ray shutdown", daemon=True)
     shutting.start()
     shutting.join(SHUTDOWN_SECONDS)
-    if shutting.is_alive():
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                process.kill()
+    for process in family:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 async def _start_in_process(
