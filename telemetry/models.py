@@ -61,8 +61,9 @@ def on_disk(name: str) -> Path | None:
     if name in BUNDLED:
         directory = cache() / "models" / name
         return directory if directory.is_dir() else None
-    if (directory := _local(name)) is not None:
-        return directory
+    local = _local(name)
+    if local is not None:
+        return local
     if not _HUB_ID.fullmatch(name):
         return None
     from huggingface_hub import snapshot_download
