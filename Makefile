@@ -47,6 +47,7 @@ faults: $(VENV)/.installed ## Inject real faults into real runs and judge from o
 faults-long: $(VENV)/.installed ## The same at every place, and at least a thousand kills; prints a table
 	$(BIN)/python -m tests.faults.campaign
 	$(BIN)/python -m tests.faults.chaos
+	$(BIN)/pytest -m faults tests/system
 
 requirements: ## Pin requirements/cpu.txt again (needs uv)
 	uv pip compile requirements/cpu.in --override requirements/overrides.txt --python-version 3.11 \

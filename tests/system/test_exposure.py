@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.ports import is_loopback
+from tests import tiny
 from tests.conftest import free_ports
 from tests.forager import IN_PROCESS, ROOT, SMOKE, command, environment, forager
+from tests.system.test_real import RUN_FILE
 from tests.system.test_security import mode
 
 CANARIES = {
@@ -38,9 +40,9 @@ class Observed:
     """What the head answered to calls without, with a wrong and with the right token."""
 
 
-def observe(folder: Path, *overrides: str) -> Observed:
-    """Runs the smoke file in a fresh home, under a careless umask and with secrets in the environment."""
-    seen = Observed(run=folder / "runs" / "smoke", home=folder / "home")
+def observe(folder: Path, *overrides: str, file: Path = SMOKE) -> Observed:
+    """Runs a file in a fresh home, under a careless umask and with secrets in the environment."""
+    seen = Observed(run=folder / "runs" / file.stem, home=folder / "home")
     seen.home.mkdir()
     port = free_ports("metrics")["metrics"]
     small = ("generations=2", "population.lives=8", "evaluation.lives=1", f"metrics.port={port}")
@@ -48,7 +50,7 @@ def observe(folder: Path, *overrides: str) -> Observed:
     environ = {name: value for name, value in environment().items() if not name.startswith("RAY_")}
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         driver = subprocess.Popen(
-            command("run", SMOKE, "--store", folder / "runs", *arguments),
+            command("run", file, "--store", folder / "runs", *arguments),
             cwd=ROOT,
             env={**environ, **CANARIES, "HOME": str(seen.home)},
             stdout=out,
@@ -59,7 +61,7 @@ def observe(folder: Path, *overrides: str) -> Observed:
         try:
             while driver.poll() is None:
                 look(driver.pid, port, seen)
-                time.sleep(0.2)
+                time.sleep(0.5)
         finally:
             driver.kill()
     seen.code = driver.wait()
@@ -139,15 +141,17 @@ def produced(observed: Observed) -> Iterator[tuple[str, str]]:
                 yield str(path), path.read_bytes().decode("latin-1")
 
 
-def test_no_secret_is_written_or_shown(observed: Observed) -> None:
-    secrets = list(CANARIES.values())
+def leaks(observed: Observed) -> set[tuple[str, str]]:
+    """(place, beginning) of every secret that the run left or showed anywhere."""
     token = observed.home / ".ray" / "auth_token"
-    if token.exists():
-        secrets.append(token.read_text())
+    secrets = [*CANARIES.values(), *([token.read_text()] if token.exists() else [])]
     places = list(produced(observed))
     assert any("forager_generation" in text for _, text in places), "no scrape came through"
-    leaks = {(place, secret[:16]) for place, text in places for secret in secrets if secret in text}
-    assert leaks == set()
+    return {(place, secret[:16]) for place, text in places for secret in secrets if secret in text}
+
+
+def test_no_secret_is_written_or_shown(observed: Observed) -> None:
+    assert leaks(observed) == set()
 
 
 @pytest.mark.parametrize("observed", [pytest.param("ray", marks=pytest.mark.cluster)], indirect=True)
@@ -175,6 +179,19 @@ def test_a_failing_run_shows_no_secret(tmp_path: Path, monkeypatch: pytest.Monke
     assert "the world ends" in result.err
     shown = result.out + result.err + "".join(path.read_text() for path in tmp_path.rglob("*.json"))
     assert not [value for value in CANARIES.values() if value in shown]
+
+
+@pytest.mark.real
+@pytest.mark.cluster
+@pytest.mark.faults
+def test_vllm_and_trl_expose_no_more_than_the_scripted_engine(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(RUN_FILE.format(generations=2, model=tiny.build(tmp_path / "model"), serving="merged"))
+    seen = observe(tmp_path, file=file)
+    assert seen.code == 0, seen.texts[-1]
+    assert any(name.startswith("ray::") for name, _ in seen.listening)
+    assert {one for one in seen.listening if not is_loopback(one[1])} == set()
+    assert leaks(seen) == set()
 
 
 @pytest.mark.faults
