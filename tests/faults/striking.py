@@ -159,8 +159,13 @@ def names_on(node: Any, driver: Driver) -> list[str]:
 
 
 def segments() -> set[str]:
-    """Shared memory that has a name."""
-    return set(os.listdir(MEMORY)) if MEMORY.is_dir() else set()
+    """Shared memory that has a name and belongs to no process."""
+    names = {path.name for path in MEMORY.iterdir() if not path.is_dir()} if MEMORY.is_dir() else set()
+    for pid in psutil.pids():
+        with suppress(OSError):
+            used = Path(f"/proc/{pid}/maps").read_text()
+            names -= {name for name in names if f"{MEMORY}/{name}" in used}
+    return names
 
 
 def family(pid: int) -> list[psutil.Process]:
