@@ -176,8 +176,9 @@ def each(place: Path, chosen: list[Path], spoil: Spoil, draw: random.Random) -> 
     assert not errors(place), "everything is mended"
 
 
-def check_named(place: Path, spoil: Spoil, draw: random.Random, but: Collection[Path] = ()) -> None:
-    for path, found in each(place, sorted(set(files(place)) - unused(place) - set(but)), spoil, draw):
+def check_named(place: Path, spoil: Spoil, draw: random.Random, but: Collection[Path] = (), share: float = 1.0) -> None:
+    chosen = [path for path in sorted(set(files(place)) - unused(place) - set(but)) if draw.random() < share]
+    for path, found in each(place, chosen, spoil, draw):
         key = str(path.relative_to(place))
         assert any(key in f"{one.where} {one.what}" for one in found), f"{key} is not named in {found}"
 
@@ -201,7 +202,7 @@ def test_a_flipped_bit_is_named(place: Path) -> None:
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(2, 10))
+@pytest.mark.parametrize("seed", [2, 3])
 def test_flipped_bits_are_named(place: Path, seed: int) -> None:
     check_named(place, flip, random.Random(seed))
 
@@ -211,7 +212,8 @@ def test_flipped_bits_are_named(place: Path, seed: int) -> None:
 def test_other_damage_is_named(place: Path, name: str) -> None:
     # Every prefix of a journal is a run: without its newest entry this one has merely not come that far.
     newest = max(place.glob("journal/*.json"))
-    check_named(place, SPOILS[name], random.Random(name), but=[newest] if name == "removed" else [])
+    share = 1.0 if place.name == "interrupted" else 0.3
+    check_named(place, SPOILS[name], random.Random(name), but=[newest] if name == "removed" else [], share=share)
 
 
 def test_without_the_files_that_nobody_needs_everything_is_the_same(place: Path) -> None:
