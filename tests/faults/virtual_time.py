@@ -6,6 +6,7 @@ own, and sets of tasks iterate in the order in which the tasks were made. So one
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any
@@ -52,7 +53,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while left := sorted(asyncio.all_tasks(self), key=hash):
             for task in left:
                 task.cancel()
-            self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            ended = asyncio.gather(*left, return_exceptions=True)
+            # A process that dies just as its main task ends leaves an order to stop the loop, which comes once.
+            while not ended.done():
+                with suppress(RuntimeError):
+                    self.run_until_complete(ended)
         self.close()
         return begun
 
