@@ -165,8 +165,14 @@ def hide(pattern: str) -> Act:
     def act(exchange: Exchange) -> None:
         response, body = exchange.forward()
         contents = re.compile(r"<Contents>.*?<Key>(.*?)</Key>.*?</Contents>", re.DOTALL)
-        old = contents.sub(lambda match: "" if re.search(pattern, match[1]) else match[0], body.decode())
-        exchange.answer(response, old.encode())
+
+        def keep(match: re.Match[str]) -> str:
+            if not re.search(pattern, match[1]):
+                return match[0]
+            exchange.server.hidden.append(match[1])
+            return ""
+
+        exchange.answer(response, contents.sub(keep, body.decode()).encode())
 
     return act
 
@@ -205,6 +211,8 @@ class Proxy(ThreadingHTTPServer):
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
         """Method and key of every request so far."""
+        self.hidden: list[str] = []
+        """Keys left out of listings."""
         self.errors: list[BaseException] = []
         """What went wrong in the proxy itself."""
         self.open_connections: set[socket.socket] = set()
