@@ -149,7 +149,8 @@ def test_a_second_signal_waits_for_nothing(tmp_path: Path, digest: str) -> None:
         time.sleep(0.5)
         assert driver.process.poll() is None
         driver.process.send_signal(signal.SIGTERM)
-        assert driver.end(2) == 143
+        # Where the driver is past its own handlers the signal itself ends it: 143 to a shell all the same.
+        assert driver.end(2) in (143, -signal.SIGTERM)
         # Nobody is left to end what stands still; it ends with its next step.
         os.kill(stopped, signal.SIGCONT)
         assert not survivors(processes)
