@@ -47,6 +47,7 @@ faults: $(VENV)/.installed ## Inject real faults into real runs and judge from o
 faults-long: $(VENV)/.installed ## The same at every place, and at least a thousand kills; prints a table
 	$(BIN)/python -m tests.faults.campaign
 	$(BIN)/python -m tests.faults.chaos
+	$(BIN)/python -m tests.faults.simulator --seeds 0..10000 --mode both --jobs 2
 	$(BIN)/pytest -m faults tests/system
 
 requirements: ## Pin requirements/cpu.txt again (needs uv)

@@ -234,7 +234,7 @@ def _print(value: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(value, indent=2, allow_nan=False))
     else:
-        from orchestrator.console import print_mapping
+        from orchestrator.plain import print_mapping
 
         print_mapping(value)
 

@@ -5,8 +5,8 @@ The law: text from outside passes `clean`, and reaches rich only as `Text`, whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,37 +15,12 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from orchestrator.plain import clean, duration, ends_text, interval
+
 if TYPE_CHECKING:
     from orchestrator.lineage import LineageRow
     from orchestrator.state import EvaluationRow
     from orchestrator.summary import Summary
-
-
-def clean(text: str, width: int = 200) -> str:
-    """Printable characters on one line, at most `width` of them: nothing here can move a terminal's cursor."""
-    line = "".join(character if character.isprintable() else " " for character in text).strip()
-    return line if len(line) <= width else line[: width - 3] + "..."
-
-
-def duration(seconds: float) -> str:
-    """`29 s`, `4 min 10 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def ends_text(ends: Mapping[str, int]) -> str:
-    """`survived 22, starved 40, wolf 2`: survivors first, then causes of death, commonest first."""
-    ordered = sorted(ends.items(), key=lambda item: (item[0] != "survived", -item[1], item[0]))
-    return ", ".join(f"{clean(end.removeprefix('died:'), 40)} {number}" for end, number in ordered)
-
-
-def interval(value: float, low: float, high: float) -> str:
-    """`18.2 [15.9, 20.8]`."""
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def print_summary(summary: Summary, report: str) -> None:
@@ -73,38 +48,6 @@ def print_lineage(rows: Sequence[LineageRow]) -> None:
         else:
             branches[row.id] = parent.add(_individual_text(row))
     Console().print(Group(*roots), soft_wrap=True)
-
-
-def print_mapping(value: Mapping[str, Any]) -> None:
-    """A JSON object as two aligned columns; inner objects are flattened into dotted keys."""
-    rows = _flat(value, "")
-    width = max((len(key) for key, _ in rows), default=0)
-    console = Console()
-    for key, text in rows:
-        console.print(Text.assemble((key.ljust(width), "dim"), "  ", text), soft_wrap=True)
-
-
-def _flat(value: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
-    rows = []
-    for key, item in value.items():
-        name = f"{prefix}{clean(str(key))}"
-        if isinstance(item, Mapping):
-            rows += _flat(item, f"{name}.")
-        else:
-            rows.append((name, _plain(item)))
-    return rows
-
-
-def _plain(item: object) -> str:
-    if item is None:
-        return "-"
-    if isinstance(item, bool):
-        return "yes" if item else "no"
-    if isinstance(item, float):
-        return f"{item:.2f}"
-    if isinstance(item, (list, tuple)):
-        return ", ".join(_plain(part) for part in item) or "-"
-    return clean(str(item))
 
 
 def _table(*columns: str) -> Table:

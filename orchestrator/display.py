@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.config import RunConfig
-from orchestrator.console import clean, duration, interval
 from orchestrator.fitness import ranked
 from orchestrator.lines import describe, opening, progress_line
+from orchestrator.plain import clean, duration, interval
 from orchestrator.progress import Progress, advance, progress_of
 from orchestrator.state import Event, GenerationCommitted, RunState
 from telemetry.metrics import Rate

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from orchestrator import credentials
 from orchestrator.config import RayConfig
-from orchestrator.console import clean
+from orchestrator.plain import clean
 from orchestrator.ports import exposed
 from telemetry import __version__
 from telemetry.config import LedgerConfig

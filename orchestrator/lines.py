@@ -1,9 +1,9 @@
 """A living run in words: one line of plain text for each thing that happens. Pure."""
 
 from orchestrator.config import RunConfig
-from orchestrator.console import clean, duration, ends_text, interval
 from orchestrator.fitness import ranked
 from orchestrator.observe import after, culled_by
+from orchestrator.plain import clean, duration, ends_text, interval
 from orchestrator.population import lineages
 from orchestrator.progress import Progress
 from orchestrator.state import BirthCommitted, Evaluated, Event, GenerationCommitted, RunFinished, RunState

@@ -155,6 +155,7 @@ def test_a_stopped_actor_alone_is_alive_to_ray(start: Start) -> None:
     assert gone(run(start, scenario))
 
 
+@pytest.mark.faults
 def test_a_replacement_works_again_in_time(start: Start) -> None:
     async def main() -> float:
         agent = Member("agent", 0, partial(start, Hosted, Place("agent-0")))
