@@ -27,6 +27,8 @@ SETTINGS = {
     # Ray lowers the priority of its workers, who do all the work here.
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A call that comes after the end must not start another cluster.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }

@@ -197,7 +197,9 @@ class Cluster:
         own = ray.get_runtime_context().get_node_id()
         while not self._closed.wait(PING_SECONDS):
             with suppress(Exception):
-                self._beats += any(node["Alive"] for node in ray.nodes() if node["NodeID"] == own)
+                self._beats += ray.is_initialized() and any(
+                    node["Alive"] for node in ray.nodes() if node["NodeID"] == own
+                )
 
 
 async def _ready(handle: Any, timeout: float) -> tuple[str, int]:
@@ -246,8 +248,10 @@ def _aside(work: Callable[[], Any]) -> "Future[Any]":
 def _ray_kill(handle: Any) -> None:
     import ray
 
-    with suppress(Exception):
-        ray.kill(handle)
+    # Asked when it is not connected, Ray would start a cluster of its own.
+    if ray.is_initialized():
+        with suppress(Exception):
+            ray.kill(handle)
 
 
 def _process(pid: int | None) -> "psutil.Process | None":
