@@ -175,6 +175,7 @@ def _terminable() -> Iterator[None]:
     A second signal does not wait for that, nor does anything after GRACE seconds. Raises Stopped after a signal.
     """
     stopping = 0
+    watchdogs: list[threading.Timer] = []
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         nonlocal stopping
@@ -184,6 +185,7 @@ def _terminable() -> Iterator[None]:
         watchdog = threading.Timer(GRACE, os._exit, [128 + signum])
         watchdog.daemon = True
         watchdog.start()
+        watchdogs.append(watchdog)
         os.kill(os.getpid(), signal.SIGINT)
 
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -198,6 +200,9 @@ def _terminable() -> Iterator[None]:
     except KeyboardInterrupt:
         raise Stopped(stopping or signal.SIGINT) from None
     finally:
+        # A caller that outlives the run must not be ended by it later.
+        for watchdog in watchdogs:
+            watchdog.cancel()
         for signum, handler in before.items():
             signal.signal(signum, handler)
         sys.stdout.flush()
