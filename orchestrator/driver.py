@@ -22,6 +22,7 @@ from orchestrator.rooms import Builder, Model, Tick, TrainersRoom, WorkersRoom, 
 from orchestrator.run import Run, champion, create, reopen
 from orchestrator.state import EvaluationRow, RunState
 from orchestrator.stopwatch import Stopwatch
+from telemetry import models
 from telemetry.exporter import serve
 from telemetry.failures import StateError, Stopped, StorageError, UsageError
 from telemetry.lock import beating, check_dead, exclusive
@@ -93,7 +94,7 @@ def worker_rooms(store: Store, config: RunConfig, model: Model) -> Iterator[Work
 
 def log_directory(store: Store, config: RunConfig) -> Path:
     """Where the processes of a run write their logs: inside a local run directory, else in the user's cache."""
-    return store.local_path("logs") or Path.home() / ".cache" / "forager" / "logs" / config.name
+    return store.local_path("logs") or models.cache() / "logs" / config.name
 
 
 def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:

@@ -22,7 +22,7 @@ from telemetry.member import Member
 from telemetry.records import BaseModelCard, Individual, LifeKey, LifeSummary
 from telemetry.seeds import world_seed
 from telemetry.sink import TelemetrySink
-from telemetry.store import open_store
+from telemetry.store import join_store
 from trainer.finetune import Trainer
 from trainer.job import TrainingJob
 from trainer.launch import TrainerPool
@@ -209,5 +209,4 @@ def _build_engine(
     config: VllmEngineConfig | ScriptedEngineConfig, directory: Path | None, card: BaseModelCard, store_url: str
 ) -> Engine:
     """An engine that takes adapters from the run's store; called on whatever node it lives."""
-    # Opened once: opening makes the directory, which must not come back when somebody deletes the run.
-    return engines.build(config, directory, card, Shelf(open_store(store_url)).path)
+    return engines.build(config, directory, card, Shelf(join_store(store_url)).path)

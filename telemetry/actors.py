@@ -9,10 +9,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from telemetry.models import cache
 from telemetry.remote import settle
 
 
@@ -27,7 +29,7 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables, set before the process imports anything."""
     log: Path | None = None
-    """File that takes the process's standard output and error; None leaves them to Ray's session logs."""
+    """File that takes the process's standard output and error; without, or where it cannot be made, Ray's do."""
     concurrency: int = 10_000
     """Calls under way at the same time; the sign of life is one of them."""
 
@@ -39,7 +41,8 @@ class Shell:
         # As in the driver: what libraries write into the run is for its owner only.
         os.umask(0o077)
         if log is not None:
-            _redirect_output(Path(log))
+            with suppress(OSError):
+                _redirect_output(Path(log))
         self._failure: Exception | None = None
         try:
             self._object = build()
@@ -91,7 +94,8 @@ def machine() -> str:
 
 
 def _redirect_output(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # The directory of a run that somebody deletes must not come back for its logs.
+    path.parent.mkdir(parents=path.is_relative_to(cache()), exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

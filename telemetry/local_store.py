@@ -95,6 +95,7 @@ class LocalStore(Store):
         top = self._path(prefix) if prefix else self.root
         keys = []
         with self._guard(prefix):
+            os.stat(self.root)  # raises if it is the whole store that is gone
             for folder, folders, files in os.walk(top, onerror=_raise_unless_gone):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 above = os.path.relpath(folder, self.root)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from telemetry.ledger import Ledger, Receipt
-from telemetry.store import open_store
+from telemetry.store import join_store as open_store
 
 Batch = tuple[pa.Table, pa.Table]
 

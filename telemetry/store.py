@@ -7,12 +7,12 @@ Object stores take credentials, region and endpoint from the usual environment v
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from telemetry.failures import UsageError
+from telemetry.failures import StorageError, UsageError
 from telemetry.local_store import LocalStore
 from telemetry.object_store import ObjectStore
 from telemetry.store_base import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "join_store", "open_store"]
 
 SCHEMES = ("s3", "gs", "az")
 
@@ -31,3 +31,14 @@ def open_store(url: str | Path, create: bool = True) -> Store:
     if parts.username or parts.query or parts.fragment or not parts.netloc:
         raise UsageError(f"store: expected {parts.scheme}://bucket/prefix; credentials belong into the environment")
     return ObjectStore(text.rstrip("/"))
+
+
+def join_store(url: str | Path) -> Store:
+    """Store of a run under way, as its workers open it: a directory that somebody deletes must not come back.
+
+    Raises StorageError when it is gone, or this machine does not see it.
+    """
+    try:
+        return open_store(url, create=False)
+    except UsageError as error:
+        raise StorageError(f"{error}; it is gone, or not shared with this machine") from error

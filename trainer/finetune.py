@@ -18,7 +18,7 @@ import pyarrow as pa
 from telemetry.adapters import AdapterRefused, LoraWeights, Shelf, check_files, save
 from telemetry.records import BaseModelCard, FileRef
 from telemetry.seeds import rng
-from telemetry.store import open_store
+from telemetry.store import join_store
 from trainer import merge
 from trainer.config import SftConfig, TrainerConfig
 from trainer.examples import NoExamples, build
@@ -49,7 +49,7 @@ class Trainer:
         """`model_dir` holds the base model; None for the scripted engine, which has none."""
         self._config = config
         self._card = card
-        self._shelf = Shelf(open_store(store_url))
+        self._shelf = Shelf(join_store(store_url))
         self._objective = OBJECTIVES[config.objective.kind](config, model_dir) if config.enabled else None
 
     async def run(self, job: TrainingJob, steps: pa.Table) -> Trained:

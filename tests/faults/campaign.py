@@ -53,7 +53,7 @@ def plans(expected: Calm, kills: int, seed: int) -> Iterator[tuple[str, str, Cal
     yield "no inodes left", small, at(test_disk.exhaust, [step / 20 for step in range(1, 20)])
     yield "file too large", "", at(test_disk.limit, range(1000, 6000, 250))
     yield "read-only disk", small or gated, at(test_disk.freeze, spread(indices, 20))
-    yield "store deleted", gated, at(test_disk.delete, indices[test_disk.BUILT : -3])
+    yield "store deleted", gated, at(test_disk.delete, indices[test_disk.MADE : -3])
     cuts = test_power.cuts(expected, len(indices))
     cut = partial(test_power.cut_power, expected)
     yield "power cut at every call", loops, lambda: chain.from_iterable(every(cut, cuts))

@@ -42,6 +42,8 @@ def lives_in(folder: Path, receipt: Receipt) -> list[int]:
 
 
 def test_all_batches_go_out_in_one_append(store_url: str) -> None:
+    open_store(store_url)
+
     async def scenario() -> None:
         sink = TelemetrySink(store_url)
         assert await sink.flush("nothing") is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from telemetry import local_store
 from telemetry.failures import StateError, StorageError, UsageError
-from telemetry.store import Store, open_store
+from telemetry.store import Store, join_store, open_store
 from telemetry.store_base import check_key
 
 
@@ -187,8 +187,11 @@ def test_local_symlinked_folder_does_not_lead_out(tmp_path: Path) -> None:
 def test_local_root_removed_under_the_user_is_not_made_anew(tmp_path: Path) -> None:
     store = open_store(tmp_path / "run")
     (tmp_path / "run").rmdir()
-    with pytest.raises(StorageError, match="No such file"):
-        store.put_if_absent("a/b", b"x")
+    for use in (lambda: store.put_if_absent("a/b", b"x"), lambda: store.list("a"), lambda: store.get("a/b")):
+        with pytest.raises(StorageError, match="No such file"):
+            use()
+    with pytest.raises(StorageError, match="it is gone, or"):
+        join_store(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
