@@ -19,7 +19,8 @@ from orchestrator.state import GenerationCommitted, RunState
 from telemetry.ledger import Ledger
 from telemetry.records import Individual, Record
 from telemetry.seeds import rng, world_seed
-from workers.environment import make
+from workers.life import STRIDE
+from workers.registry import make
 
 
 def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
@@ -63,20 +64,22 @@ def _compare_all(where: str, journal: Sequence[Record], expected: Sequence[Recor
 
 
 def _worlds(event: GenerationCommitted, lives: pa.Table, config: RunConfig) -> Iterator[Finding]:
-    """Everybody must have faced the seeds of the generation."""
+    """Everybody must have faced the seeds of the generation; descendants those of whom they descend from."""
     seeds = [world_seed(config.seed, event.generation, life) for life in range(config.population.lives)]
     for who, life, seed in zip(
         *(lives[name].to_pylist() for name in ("individual", "life", "world_seed")), strict=True
     ):
-        if not 0 <= life < len(seeds) or seed != seeds[life]:
-            wanted = seeds[life] if 0 <= life < len(seeds) else f"lives 0 to {len(seeds) - 1}"
+        first = life % STRIDE
+        if first >= len(seeds) or seed != seeds[first]:
+            wanted = seeds[first] if first < len(seeds) else f"lives 0 to {len(seeds) - 1}"
             yield error(f"{_name(event)}: {who}", f"life {life} was lived in world {seed}, expected {wanted}")
 
 
 def _fitness(
     event: GenerationCommitted, lives: pa.Table, population: Sequence[Individual], config: RunConfig, horizon: int
 ) -> Iterator[Finding]:
-    counts = {row["values"]: row["counts"] for row in pc.value_counts(lives["individual"]).to_pylist()}
+    first = lives.filter(pc.is_null(lives["parent_seat"]))
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(first["individual"]).to_pylist()}
     short = [one.id for one in population if counts.get(one.id) != config.population.lives]
     for who in short:
         yield error(

@@ -4,7 +4,7 @@ Every default lives here or in a room's config, nowhere else. Importing this mod
 libraries, so that a bad run file is refused in well under a second.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -88,19 +88,38 @@ class RmstConfig(Config):
     """Coverage of the interval."""
 
 
-class CustomFitnessConfig(Config):
-    """Any function of an individual's committed lives."""
+class MeanConfig(Config):
+    """A mean over lives."""
 
-    kind: Literal["custom"] = "custom"
-    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """`module:function`: one individual's lives as an Arrow table (schema LIVES) to one number per life."""
     resamples: int = Field(default=1000, ge=100, le=100_000)
     """Bootstrap resamples behind the interval of the mean."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Coverage of the interval."""
 
 
-FitnessConfig = Annotated[RmstConfig | CustomFitnessConfig, Field(discriminator="kind")]
+class EnergyConfig(MeanConfig):
+    """Energy at the end of a life, 0 for one that died: what it earned, not how long it lasted."""
+
+    kind: Literal["energy"] = "energy"
+
+
+class ResultConfig(MeanConfig):
+    """A number that the world itself has to say of a life."""
+
+    kind: Literal["result"] = "result"
+    field: str = Field(default="score", pattern=r"^[A-Za-z_]\w{0,62}$")
+    """Member of the world's `result()`."""
+
+
+class CustomFitnessConfig(MeanConfig):
+    """Any function of an individual's committed lives."""
+
+    kind: Literal["custom"] = "custom"
+    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:function`: one individual's lives as an Arrow table (schema LIVES) to one number per life."""
+
+
+FitnessConfig = Annotated[RmstConfig | EnergyConfig | ResultConfig | CustomFitnessConfig, Field(discriminator="kind")]
 
 
 class SelectionConfig(Config):
@@ -145,6 +164,8 @@ class EvaluationConfig(Config):
 
     lives: int = Field(default=64, ge=1, le=100_000)
     """Held-out lives of the champion, of the untouched model, of random and of heuristic play."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the world that differ from the run's, on top of those that the world itself changes."""
 
 
 class RunConfig(Config):

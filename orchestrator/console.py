@@ -15,12 +15,15 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from orchestrator.plain import clean, duration, ends_text, interval
+from orchestrator.plain import clean, duration, ends_text, interval, number
 
 if TYPE_CHECKING:
+    from orchestrator.fitness import Estimate
     from orchestrator.lineage import LineageRow
-    from orchestrator.state import EvaluationRow
     from orchestrator.summary import Summary
+
+MEASURED = {"rmst": "mean survival", "energy": "mean final energy", "result": "mean score"}
+"""By kind of fitness: what its mean over lives is."""
 
 
 def print_summary(summary: Summary, report: str) -> None:
@@ -31,7 +34,7 @@ def print_summary(summary: Summary, report: str) -> None:
     if summary.history:
         console.print(_history_table(summary))
     if summary.evaluation:
-        console.print(_evaluation_table(summary.evaluation))
+        console.print(_evaluation_table(summary))
         console.print(_verdict(summary))
     console.print(Text.assemble(("report  ", "dim"), clean(report, 1000)), soft_wrap=True)
 
@@ -73,27 +76,38 @@ def _history_table(summary: Summary) -> RenderableType:
     return table
 
 
-def _evaluation_table(rows: Sequence[EvaluationRow]) -> RenderableType:
-    table = _table("held-out worlds", "mean survival", "lives", "how lives ended")
-    for row in rows:
+def _evaluation_table(summary: Summary) -> RenderableType:
+    measures = list(dict.fromkeys(name for row in summary.evaluation for name in row.measures))
+    columns = ("held-out worlds", MEASURED.get(summary.fitness_kind, "mean fitness"), *map(clean, measures))
+    table = _table(*columns, "lives", "how lives ended")
+    for row in summary.evaluation:
         name = "founder (untouched model)" if row.who == "founder" else clean(row.who)
         table.add_row(
             Text(name, style="bold" if row.who == "champion" else ""),
             Text(interval(row.mean, row.low, row.high), style="bold" if row.who == "champion" else ""),
+            *(_estimate(row.measures.get(name)) for name in measures),
             f"{row.lives:,}",
             Text(ends_text(row.ends), style="dim"),
         )
     return table
 
 
+def _estimate(found: Estimate | None) -> str:
+    return "-" if found is None else interval(found.value, found.low, found.high)
+
+
 def _verdict(summary: Summary) -> Text:
     text = Text.assemble(("champion  ", "dim"), (summary.champion or "-", "bold"))
     rows = {row.who: row for row in summary.evaluation}
-    if "founder" in summary.ratios:
-        clear = rows["champion"].low > rows["founder"].high
-        text.append(f"  lives {summary.ratios['founder']:.2f} times as long", style="green" if clear else "")
-        text.append(" as its founder, the untouched model")
-        text.append("" if clear else " (no clear gain: the intervals overlap or the founder lives longer)")
+    if {"champion", "founder"} <= rows.keys():
+        clear, style = rows["champion"].low > rows["founder"].high, "green"
+        if summary.fitness_kind == "rmst" and "founder" in summary.ratios:
+            gain = f"  lives {summary.ratios['founder']:.2f} times as long as"
+        else:
+            gain = f"  fares by {number(rows['champion'].mean - rows['founder'].mean)} better than"
+        text.append(gain, style=style if clear else "")
+        text.append(" its founder, the untouched model")
+        text.append("" if clear else " (no clear gain: the intervals overlap or the founder fares better)")
     return text.append(f"\nancestry  {' > '.join(summary.ancestry)}", style="dim")
 
 

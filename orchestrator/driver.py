@@ -14,7 +14,7 @@ from orchestrator.cluster import cluster
 from orchestrator.config import RunConfig, engine_gpus, gpus_needed
 from orchestrator.credentials import prepare
 from orchestrator.display import Display, open_display
-from orchestrator.evaluation import founder_of, model_rows, reference_row
+from orchestrator.evaluation import HeldOut, founder_of, model_rows, reference_rows
 from orchestrator.fitness import load_function
 from orchestrator.generation import Rooms, run_generation
 from orchestrator.observe import MetricsListener
@@ -28,7 +28,7 @@ from telemetry.failures import StateError, Stopped, StorageError, UsageError
 from telemetry.lock import beating, check_dead, exclusive
 from telemetry.metrics import Metrics
 from telemetry.store import Store
-from workers.environment import make, rehearse
+from workers.registry import held_out, rehearse
 
 GRACE = 30.0
 """Seconds after SIGTERM or SIGHUP until the driver exits, whatever it still waits for."""
@@ -127,12 +127,9 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
 
 
 def _evaluate(run: Run, workers: WorkersRoom) -> list[EvaluationRow]:
-    lives, environment = run.config.evaluation.lives, run.config.environment
-    best = champion(run.state)
-    rows = [reference_row("random", environment, lives)]
-    if hasattr(make(environment.name, environment.settings), "heuristic"):
-        rows.append(reference_row("heuristic", environment, lives))
-    return rows + model_rows(workers, [("founder", founder_of(run.state, best)), ("champion", best)], lives)
+    worlds, best = HeldOut(run.config, run.config.evaluation.lives), champion(run.state)
+    players = [("founder", founder_of(run.state, best)), ("champion", best)]
+    return reference_rows(worlds) + model_rows(workers, players, worlds)
 
 
 def _ticker(display: Display, metrics: Metrics, workers: WorkersRoom) -> Tick:
@@ -145,7 +142,9 @@ def _ticker(display: Display, metrics: Metrics, workers: WorkersRoom) -> Tick:
 
 def _check_plugins(config: RunConfig) -> None:
     """Fails on a broken world or fitness function before anything is started."""
-    rehearse(config.environment.name, config.environment.settings)
+    environment = config.environment
+    rehearse(environment.name, environment.settings)
+    rehearse(environment.name, held_out(environment.name, environment.settings, config.evaluation.settings))
     if config.fitness.kind == "custom":
         load_function(config.fitness.function)
 

@@ -1,47 +1,85 @@
-"""Held-out evaluation: how long anyone survives in worlds that no run ever learned from."""
+"""Held-out evaluation: how anyone fares in worlds that no run ever learned from, by the run's own fitness.
 
+In a shared world the evaluated player sits in every seat, so that what is measured does not depend on the company;
+lives of one instance are not independent, so the instance is the unit of its statistics.
+"""
+
+import json
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from orchestrator.fitness import bootstrap_interval
+from orchestrator.config import RunConfig
+from orchestrator.fitness import Estimate, bootstrap_interval, life_values
 from orchestrator.rooms import WorkersRoom
 from orchestrator.state import EvaluationRow, RunState
 from telemetry.failures import UsageError
 from telemetry.records import EndReason, Individual
 from telemetry.seeds import held_out_world_seed, rng
-from workers.config import EnvironmentConfig
-from workers.environment import make
-from workers.reference import reference
+from telemetry.tables import LIVES
+from workers.environment import is_shared
+from workers.guard import boundary
+from workers.reference import reference, references
+from workers.registry import held_out, make
 
-Reference = Literal["random", "heuristic"]
-
-
-def held_out(lives: int) -> list[int]:
-    """Seeds of the first `lives` held-out worlds; the same for everyone, so that rows can be compared in pairs."""
-    return [held_out_world_seed(index) for index in range(lives)]
+COLUMNS = ("steps", "end", "cause", "energy", "result")
 
 
-def reference_row(who: Reference, environment: EnvironmentConfig, lives: int) -> EvaluationRow:
-    """Survival of random or heuristic play. Raises UsageError when the world has no heuristic."""
-    world = make(environment.name, environment.settings)
-    played = reference(world, who, held_out(lives))
-    ends = Counter(_label(one.end, one.cause) for one in played)
-    return row(who, [one.steps for one in played], dict(ends), horizon=world.horizon)
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out worlds of a run."""
+
+    config: RunConfig
+    lives: int
+    """Seeds, the first ones of a list that is the same for everyone, so that rows can be compared in pairs."""
+
+    @property
+    def seeds(self) -> list[int]:
+        return [held_out_world_seed(index) for index in range(self.lives)]
+
+    @property
+    def seats(self) -> int:
+        """Lives per seed."""
+        return self.config.population.size if is_shared(self.world()) else 1
+
+    def world(self) -> Any:
+        """A fresh instance. Raises UsageError for settings that the world does not take."""
+        environment = self.config.environment
+        settings = held_out(environment.name, environment.settings, self.config.evaluation.settings)
+        return make(environment.name, settings)
 
 
-def model_rows(room: WorkersRoom, players: Sequence[tuple[str, Individual]], lives: int) -> list[EvaluationRow]:
-    """Survival of models on the held-out worlds, playing by their own genome without exploration."""
-    quiet = {individual.id: _without_exploration(individual) for _, individual in players}
-    summaries = room.try_out(list(quiet.values()), held_out(lives))
+def reference_row(who: str, worlds: HeldOut) -> EvaluationRow:
+    """How a scripted player fares. Raises UsageError when the world has no such player."""
+    played = reference(worlds.world(), who, worlds.seeds, seats=worlds.seats)
+    return row(who, [{name: getattr(one, name) for name in COLUMNS} for one in played], worlds)
+
+
+def reference_rows(worlds: HeldOut) -> list[EvaluationRow]:
+    """Every scripted player of the world, random play first."""
+    return [reference_row(who, worlds) for who in references(worlds.world())]
+
+
+def model_rows(room: WorkersRoom, players: Sequence[tuple[str, Individual]], worlds: HeldOut) -> list[EvaluationRow]:
+    """How models fare, playing by their own genome without exploration."""
+    seats = worlds.seats
+    tables = [[_seated(individual, seat) for seat in range(seats)] for _, individual in players]
+    # Whoever is tried out together in a shared world would meet there.
+    calls = tables if seats > 1 else [[one for table in tables for one in table]]
+    summaries = [one for together in calls for one in room.try_out(together, worlds.seeds)]
     rows = []
-    for who, individual in players:
-        player = quiet[individual.id].id
-        own = sorted((one for one in summaries if one.key.individual == player), key=lambda one: one.key.life)
-        ends = Counter(_label(one.end, one.cause) for one in own)
-        rows.append(row(who, [one.steps for one in own], dict(ends), horizon=room.horizon, individual=individual))
+    for (who, individual), seated in zip(players, tables, strict=True):
+        names = {one.id: seat for seat, one in enumerate(seated)}
+        own = [one for one in summaries if one.key.individual in names and one.founder]
+        own.sort(key=lambda one: (one.key.life, names[one.key.individual]))
+        lives = [{name: getattr(one, name) for name in COLUMNS} for one in own]
+        rows.append(row(who, lives, worlds, individual=individual))
     return rows
 
 
@@ -66,35 +104,60 @@ def find(state: RunState, who: str) -> Individual:
 
 
 def row(
-    who: str, steps: Sequence[int], ends: dict[str, int], *, horizon: int, individual: Individual | None = None
+    who: str, lives: Sequence[Mapping[str, Any]], worlds: HeldOut, *, individual: Individual | None = None
 ) -> EvaluationRow:
-    """Mean survival with its 95% bootstrap interval over lives. steps: [lives]."""
-    times = np.minimum(np.asarray(steps, dtype=np.float64), horizon)
+    """Mean fitness of lives with its 95% bootstrap interval over seeds.
+
+    lives: mappings with COLUMNS, by seed and then by seat.
+    """
+    world = worlds.world()
+    values = life_values(_table(lives), worlds.config.fitness, world.horizon)
+    means = values.reshape(worlds.lives, -1).mean(axis=1)
     low, high = bootstrap_interval(
-        lambda index: times[index].mean(axis=1),
-        len(times),
+        partial(_mean_of, means),
+        len(means),
         resamples=10_000,
         confidence=0.95,
-        generator=rng(0, "evaluation", len(times)),
+        generator=rng(0, "evaluation", len(means)),
     )
+    ends = Counter(f"{one['end']}:{one['cause']}" if one["end"] is EndReason.DIED else str(one["end"]) for one in lives)
     return EvaluationRow(
         who=who,
         individual=individual.id if individual else None,
         adapter=individual.genome.adapter if individual else None,
-        lives=len(times),
-        mean=float(times.mean()),
+        lives=len(lives),
+        mean=float(values.mean()),
         low=low,
         high=high,
         ends=dict(sorted(ends.items())),
+        measures=_measures(world, lives),
     )
 
 
-def _label(end: EndReason, cause: str) -> str:
-    return f"{end}:{cause}" if end is EndReason.DIED else str(end)
+def _mean_of(values: NDArray[np.float64], index: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(values[index].mean(axis=1))
 
 
-def _without_exploration(individual: Individual) -> Individual:
+def _table(lives: Sequence[Mapping[str, Any]]) -> pa.Table:
+    columns: dict[str, list[Any]] = {name: [one[name] for one in lives] for name in COLUMNS}
+    columns["end"] = list(map(str, columns["end"]))
+    return pa.table({name: pa.array(values, LIVES.field(name).type) for name, values in columns.items()})
+
+
+def _measures(world: Any, lives: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """What the world reports of its lives' results, if it does."""
+    report = getattr(world, "report", None)
+    if report is None:
+        return {}
+    results = [json.loads(one["result"]) for one in lives if one["result"]]
+    with boundary(world.name, "its report"):
+        found = {str(name): tuple(map(float, numbers)) for name, numbers in report(results).items()}
+    return {name: Estimate(value=value, low=low, high=high) for name, (value, low, high) in found.items()}
+
+
+def _seated(individual: Individual, seat: int) -> Individual:
     """The same genome with epsilon 0, under an id of its own, so that evaluation draws are not those of the run."""
     numbers = individual.genome.hyperparameters.model_copy(update={"epsilon": 0.0})
     genome = individual.genome.model_copy(update={"hyperparameters": numbers})
-    return individual.model_copy(update={"id": f"g9{individual.id[1:]}", "genome": genome})
+    own = f"{seat:03d}" if seat else ""
+    return individual.model_copy(update={"id": f"g9{own}{individual.id[1:]}", "genome": genome})

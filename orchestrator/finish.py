@@ -4,15 +4,17 @@ from typing import Any
 
 from orchestrator.console import print_summary
 from orchestrator.driver import worker_rooms
-from orchestrator.evaluation import find, model_rows, reference_row
+from orchestrator.evaluation import HeldOut, find, model_rows, reference_row
 from orchestrator.rooms import find_model
 from orchestrator.run import config_of
 from orchestrator.state import RunState
 from orchestrator.summary import report_data, summarize
 from telemetry.report.page import render
 from telemetry.store import Store
+from workers.reference import references
 
 REPORT = "report.html"
+SCRIPTED = ("random", "heuristic")
 
 
 def conclude(store: Store, state: RunState) -> None:
@@ -26,15 +28,16 @@ def conclude(store: Store, state: RunState) -> None:
 
 
 def evaluate_one(store: Store, state: RunState, who: str, lives: int) -> dict[str, Any]:
-    """Survival of one player on the held-out worlds, as the JSON of an EvaluationRow.
+    """How one player fares on the held-out worlds, as the JSON of an EvaluationRow.
 
     Raises UsageError for a player the run does not know.
     """
     config = config_of(state)
-    if who in ("random", "heuristic"):
-        row = reference_row(who, config.environment, lives)  # type: ignore[arg-type]
+    worlds = HeldOut(config, lives)
+    if who in references(worlds.world()) or who in SCRIPTED:
+        row = reference_row(who, worlds)
     else:
         individual = find(state, who)
         with worker_rooms(store, config, find_model(config)) as room:
-            [row] = model_rows(room, [(who, individual)], lives)
+            [row] = model_rows(room, [(who, individual)], worlds)
     return row.model_dump(mode="json")

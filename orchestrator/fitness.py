@@ -1,5 +1,7 @@
 """Fitness: committed lives in, one number with an interval per individual out. Pure, and never from agent text."""
 
+import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import NamedTuple
@@ -10,11 +12,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from orchestrator.config import CustomFitnessConfig, FitnessConfig
+from orchestrator.config import CustomFitnessConfig, EnergyConfig, FitnessConfig, ResultConfig, RmstConfig
 from telemetry.failures import NoProgressError, UsageError
 from telemetry.records import EndReason, Individual, Record
 from telemetry.seeds import rng
-from workers.environment import blame
+from workers.guard import blame
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -33,6 +35,14 @@ class Fitness(Record):
     lives: int = Field(ge=0)
     censored: int = Field(ge=0)
     """Lives cut short by infrastructure: they count as alive up to where they were lost."""
+
+
+class Estimate(Record):
+    """A number with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 class Scored(NamedTuple):
@@ -96,6 +106,28 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def life_values(own: pa.Table, config: FitnessConfig, horizon: int) -> Floats:
+    """What each life is worth under a fitness, in the order of the rows; none of them is censored.
+
+    Raises UsageError when a custom function misbehaves or the world's result lacks the number.
+    """
+    if isinstance(config, CustomFitnessConfig):
+        return _custom(config.function, own)
+    if isinstance(config, ResultConfig):
+        return np.asarray([_member(text, config.field) for text in own["result"].to_pylist()], dtype=np.float64)
+    if isinstance(config, EnergyConfig):
+        died = own["end"].to_numpy(zero_copy_only=False) == EndReason.DIED.value
+        return np.asarray(np.where(died, 0.0, own["energy"].to_numpy()), dtype=np.float64)
+    return np.minimum(own["steps"].to_numpy().astype(np.float64), horizon)
+
+
+def _member(result: str, field: str) -> float:
+    value = json.loads(result).get(field) if result else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"fitness.field: got {value!r} for {field!r} in a life's result, expected a finite number")
+    return float(value)
+
+
 def score(
     lives: pa.Table, population: Sequence[Individual], config: FitnessConfig, *, horizon: int, seed: int
 ) -> tuple[Fitness, ...]:
@@ -114,25 +146,23 @@ def score(
 
 
 def _score_one(lives: pa.Table, individual: Individual, config: FitnessConfig, horizon: int, seed: int) -> Fitness:
-    own = lives.filter(pc.equal(lives["individual"], individual.id)).sort_by("life")
+    # Descendants are what a life achieved; were they lives of their own here, breeding would dilute a fitness.
+    mine = pc.and_(pc.equal(lives["individual"], individual.id), pc.is_null(lives["parent_seat"]))
+    own = lives.filter(mine).sort_by("life")
     total, censored = own.num_rows, pc.equal(own["end"], EndReason.CENSORED.value)
     lost = pc.sum(censored).as_py() or 0
-    # Nothing is known of a life that was lost before its first step; to a custom function it would look short.
-    own = own.filter(pc.invert(pc.and_(censored, pc.equal(own["steps"], 0))))
+    # Only survival times have a meaning when cut short, and even these none before the first step.
+    unknown = pc.and_(censored, pc.equal(own["steps"], 0)) if isinstance(config, RmstConfig) else censored
+    own = own.filter(pc.invert(unknown))
     if total and not own.num_rows:
         return Fitness(individual=individual.id, value=None, low=None, high=None, lives=total, censored=lost)
     end = own["end"].to_numpy(zero_copy_only=False)
-    if isinstance(config, CustomFitnessConfig):
-        values = _custom(config.function, own)
+    values, died = life_values(own, config, horizon), np.asarray(end == EndReason.DIED.value)
 
-        def statistic(index: NDArray[np.int64]) -> Floats:
-            return np.asarray(values[index].mean(axis=1))
-    else:
-        times = np.minimum(own["steps"].to_numpy().astype(np.float64), horizon)
-        died = np.asarray(end == EndReason.DIED.value)
-
-        def statistic(index: NDArray[np.int64]) -> Floats:
-            return _rmst(times[index], died[index], horizon)
+    def statistic(index: NDArray[np.int64]) -> Floats:
+        if isinstance(config, RmstConfig):
+            return _rmst(values[index], died[index], horizon)
+        return np.asarray(values[index].mean(axis=1))
 
     everyone = np.arange(own.num_rows)[None, :]
     low, high = bootstrap_interval(

@@ -5,7 +5,9 @@ from typing import Any
 
 from orchestrator.config import RunConfig, gpus_needed
 from telemetry.models import on_disk
-from workers.environment import Guard, make
+from workers.environment import is_shared
+from workers.guard import Guard, SharedGuard
+from workers.registry import make
 
 BYTES_PER_PARAMETER = {"auto": 4, "bfloat16": 2, "float16": 2, "float32": 4}
 TOKENS_PER_CHARACTER = 0.3
@@ -20,12 +22,14 @@ def estimate(config: RunConfig) -> dict[str, Any]:
     model_gib (null when the model is not on this machine yet), memory_gib_at_least.
     Raises UsageError when the world cannot be made, EnvironmentFailure when it is broken.
     """
-    world = Guard(make(config.environment.name, config.environment.settings))
+    made = make(config.environment.name, config.environment.settings)
+    world = SharedGuard(made) if is_shared(made) else Guard(made)
     population = config.population
     lives = population.size * population.lives
     decisions = lives * world.horizon * config.generations
     shown = len(world.rules) + max(len(founder.strategy) for founder in population.founders)
-    sample = len(world.reset(0).text)
+    first = world.reset(0, config.population.size)[0] if isinstance(world, SharedGuard) else world.reset(0)
+    sample = len(first.text)
     births = population.size - min(config.selection.elites, population.size)
     model_bytes: int | None = 0
     if config.engine.kind == "vllm":

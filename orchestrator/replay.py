@@ -16,7 +16,8 @@ from telemetry.failures import UsageError
 from telemetry.ledger import Ledger
 from telemetry.records import EndReason, LifeKey
 from telemetry.store import Store
-from workers.environment import boundary, find
+from workers.guard import boundary
+from workers.registry import find
 
 SPEC = re.compile(r"(champion|g[0-9]{3,}-[0-9]{3,})(?:/([0-9]{1,9}))?")
 

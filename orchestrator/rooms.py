@@ -30,9 +30,9 @@ from workers import engines
 from workers.agent import AgentHost
 from workers.config import ScriptedEngineConfig, VllmEngineConfig
 from workers.engine import Engine, ModelDescription
-from workers.environment import find, make
 from workers.pool import WorkerPool
 from workers.recorder import LifeTask
+from workers.registry import find, make
 
 Tick = Callable[[int, int], None]
 """Told about once a second of (lives under way, decisions so far in this process's life)."""
@@ -78,8 +78,9 @@ class WorkersRoom:
             self._runner.run(self._ticking(self.pool.live(groups, acknowledge)))
 
     def try_out(self, individuals: Sequence[Individual], seeds: Sequence[int]) -> list[LifeSummary]:
-        """One unrecorded life of every individual in every world."""
-        return self._runner.run(self._ticking(self.pool.try_out([tasks(one, seeds) for one in individuals])))
+        """One unrecorded life of every individual in every held-out world; in a shared world, all of them together."""
+        groups = [tasks(one, seeds, heldout=True) for one in individuals]
+        return self._runner.run(self._ticking(self.pool.try_out(groups)))
 
     async def _ticking(self, work: Any) -> Any:
         ticker = asyncio.create_task(self._tick_steadily())
@@ -96,9 +97,9 @@ class WorkersRoom:
             self.tick(*await self.pool.progress())
 
 
-def tasks(individual: Individual, seeds: Sequence[int]) -> list[LifeTask]:
+def tasks(individual: Individual, seeds: Sequence[int], *, heldout: bool = False) -> list[LifeTask]:
     """One life of the individual in every world, by position."""
-    return [LifeTask(individual, life, seed, attempt=os.urandom(16).hex()) for life, seed in enumerate(seeds)]
+    return [LifeTask(individual, life, seed, os.urandom(16).hex(), heldout) for life, seed in enumerate(seeds)]
 
 
 class TrainersRoom:
@@ -169,6 +170,7 @@ class Builder:
             run=config.name,
             run_seed=config.seed,
             environment=config.environment,
+            heldout=config.evaluation.settings,
             description=description,
             request_batch=config.workers.request_batch,
         )

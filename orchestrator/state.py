@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from pydantic import Field, ValidationError
 
-from orchestrator.fitness import Fitness
+from orchestrator.fitness import Estimate, Fitness
 from orchestrator.population import lineages
 from orchestrator.selection import Selection
 from telemetry.failures import StateError
@@ -86,19 +86,21 @@ class GenerationCommitted(Record):
 
 
 class EvaluationRow(Record):
-    """Survival of one player on the held-out worlds."""
+    """How one player fared on the held-out worlds, by the run's own fitness."""
 
     who: str
-    """`champion`, `founder` (the untouched model), `random`, `heuristic`, or an individual's id."""
+    """`champion`, `founder` (the untouched model), `random`, `heuristic`, another reference, or an individual's id."""
     individual: str | None
     adapter: str | None
     lives: int
     mean: float
-    """Mean survival in steps, capped at the horizon."""
+    """Over lives; survival in steps, capped at the horizon, where the fitness is `rmst`."""
     low: float
     """Lower end of the 95% bootstrap interval."""
     high: float
     ends: dict[str, int]
+    measures: dict[str, Estimate] = Field(default_factory=dict)
+    """What the world itself reports of these lives."""
 
 
 class Evaluated(Record):

@@ -106,3 +106,7 @@ class LifeSummary:
     energy: float
     prompt_tokens: int
     completion_tokens: int
+    founder: bool = True
+    """False for one that was born while others of its instance lived already."""
+    result: str = ""
+    """What the world has to say of it, as JSON; empty when it says nothing."""

@@ -2,7 +2,7 @@
 
 The record key of a step is `(run, generation, individual, life, step)`; `attempt` is not part of it: it tells
 which try at a life wrote the row, so that readers can leave out the rows of a try that the journal never
-acknowledged.
+acknowledged. Lives that were lived together in one instance of a shared world have one attempt.
 """
 
 import pyarrow as pa
@@ -61,6 +61,13 @@ LIVES = pa.schema(
         pa.field("completion_tokens", pa.int64(), nullable=False),
         pa.field("started_at", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("seconds", pa.float32(), nullable=False),
+        # Place in the instance, and the turn of the instance at which the life began: 0 in a world for one.
+        pa.field("seat", pa.int32(), nullable=False),
+        pa.field("born", pa.int32(), nullable=False),
+        # Whose descendant it is; null for those who were there at the beginning.
+        pa.field("parent_seat", pa.int32(), nullable=True),
+        # What the world has to say of the life, as JSON; empty when it says nothing.
+        pa.field("result", pa.string(), nullable=False),
     ]
 )
 """One row per life."""

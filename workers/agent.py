@@ -5,7 +5,7 @@ Plain Python: the driver puts it into a Ray actor, tests and the in-process exec
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ from telemetry.records import LifeKey, LifeSummary
 from telemetry.remote import RemoteLost, ReplyLost
 from workers.config import EnvironmentConfig
 from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
-from workers.environment import maker
-from workers.life import EnvironmentFailure, live
+from workers.environment import is_shared
+from workers.guard import EnvironmentFailure
+from workers.life import live, live_together
 from workers.prompt import Codec
 from workers.recorder import LifeRecord, LifeTask, to_tables
+from workers.registry import held_out, maker
 
 log = logging.getLogger(__name__)
 
@@ -104,13 +106,21 @@ class AgentHost:
         run: str,
         run_seed: int,
         environment: EnvironmentConfig,
+        heldout: Mapping[str, Any],
         description: ModelDescription,
         request_batch: int,
     ) -> None:
+        """`heldout`: what held-out evaluation changes in the environment's settings."""
         self._run = run
         self._run_seed = run_seed
-        self._make_world = maker(environment.name, environment.settings)
-        self._world_name = self._make_world().name
+        name, settings = environment.name, environment.settings
+        self._make_world = {
+            False: maker(name, settings),
+            True: maker(name, held_out(name, settings, heldout)),
+        }
+        world = self._make_world[False]()
+        self._world_name = world.name
+        self._shared = is_shared(world)
         self._codec = Codec(description)
         self._request_batch = request_batch
         self._batchers: dict[str, Batcher] = {}
@@ -118,13 +128,19 @@ class AgentHost:
         self._alive = 0
 
     async def live(self, tasks: Sequence[LifeTask], engine_name: str, engine: Any, sink: Any) -> Report:
-        """Lives all tasks at once on one engine and reports how they ended; their rows go to the sink, if any."""
+        """Lives all tasks at once on one engine and reports how they ended; their rows go to the sink, if any.
+
+        In a shared world tasks of one attempt live in one instance, and all of them are lost when one is.
+        """
         batcher = self._batchers.get(engine_name)
         if batcher is None:
             batcher = self._batchers[engine_name] = Batcher(engine, self._request_batch)
-        outcomes = await asyncio.gather(*(self._live_one(task, batcher) for task in tasks))
-        records = [outcome for outcome in outcomes if isinstance(outcome, LifeRecord)]
-        lost = [outcome for outcome in outcomes if isinstance(outcome, LostLife)]
+        parties: dict[str, list[LifeTask]] = {}
+        for task in tasks:
+            parties.setdefault(task.attempt, []).append(task)
+        outcomes = await asyncio.gather(*(self._live_party(party, batcher) for party in parties.values()))
+        records = [one for party in outcomes for one in party if isinstance(one, LifeRecord)]
+        lost = [one for party in outcomes for one in party if isinstance(one, LostLife)]
         if records and sink is not None:
             try:
                 await sink.append(*to_tables(records, run=self._run, world=self._world_name, engine=engine_name))
@@ -134,16 +150,20 @@ class AgentHost:
                 records = []
         return Report(finished=tuple(record.summary() for record in records), lost=tuple(lost))
 
-    async def _live_one(self, task: LifeTask, batcher: Batcher) -> LifeRecord | LostLife:
-        self._alive += 1
+    async def _live_party(self, tasks: Sequence[LifeTask], batcher: Batcher) -> Sequence[LifeRecord | LostLife]:
+        self._alive += len(tasks)
         try:
-            return await live(task, self._make_world(), self._codec, self._counted(batcher), self._run_seed)
+            world, ask = self._make_world[tasks[0].heldout](), self._counted(batcher)
+            if self._shared:
+                return await live_together(tasks, world, self._codec, ask, self._run_seed)
+            [task] = tasks
+            return [await live(task, world, self._codec, ask, self._run_seed)]
         except EnvironmentFailure as error:
-            return _lost(task, error)
+            return [_lost(task, error) for task in tasks]
         except (RemoteLost, EngineFailure) as error:
-            return _lost(task, error, engine=True)
+            return [_lost(task, error, engine=True) for task in tasks]
         finally:
-            self._alive -= 1
+            self._alive -= len(tasks)
 
     def _counted(self, batcher: Batcher) -> Any:
         async def ask(request: CompletionRequest) -> Completion:

@@ -1,41 +1,153 @@
-"""The inner loop: observe, prompt, complete, act, record - one life from birth to its end."""
+"""The inner loop: observe, prompt, complete, act, record - one life, or one party of lives, from birth to its end."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from telemetry.records import EndReason
 from telemetry.seeds import seed63
-from workers.action import decide
+from workers.action import Decision, choose, describe, write
 from workers.engine import Completion, CompletionRequest
-from workers.environment import Environment, Guard
-from workers.environment import EnvironmentFailure as EnvironmentFailure
+from workers.environment import Environment, Observation, SharedEnvironment
+from workers.guard import EnvironmentFailure, Guard, SharedGuard
 from workers.prompt import Codec
 from workers.recorder import LifeRecord, LifeTask
 
 Ask = Callable[[CompletionRequest], Awaitable[Completion]]
 """Gets one completion from whatever engine serves the individual."""
+STRIDE = 1_000_000
+"""Descendants of life 7 are lives 1000007, 2000007, ... of the same individual."""
+MOST_DESCENDANTS = 2**31 // STRIDE - 1
+
+
+class Mind:
+    """One individual's way from an observation to a decision, in one life."""
+
+    def __init__(self, task: LifeTask, codec: Codec, ask: Ask, run_seed: int, world: Guard | SharedGuard) -> None:
+        genome = task.individual.genome
+        self._task = task
+        self._codec = codec
+        self._ask = ask
+        self._run_seed = run_seed
+        self._tools = world.tools
+        self._numbers = genome.hyperparameters
+        self._system = " ".join(part for part in (world.rules, describe(world.tools), genome.strategy) if part)
+
+    async def decide(self, seen: Observation, step: int) -> tuple[CompletionRequest, Decision, int]:
+        """What was asked, what was decided, and the seed behind it; every step draws from an address of its own."""
+        task, numbers = self._task, self._numbers
+        prompt = self._codec.prompt(self._system, seen.text)
+        seed = seed63(self._run_seed, "decision", task.individual.id, task.life, step)
+        if seen.legal:
+            choices = self._codec.choices(seen.legal)
+            request = CompletionRequest(prompt, task.individual.genome.adapter, choices)
+            answer = await self._ask(request)
+            temperature, epsilon = numbers.temperature, numbers.epsilon
+            decision = choose(answer, seen.legal, choices, temperature=temperature, epsilon=epsilon, seed=seed)
+            return request, decision, seed
+        request = CompletionRequest(
+            prompt,
+            task.individual.genome.adapter,
+            max_tokens=seen.max_tokens,
+            temperature=numbers.temperature,
+            seed=seed,
+        )
+        answer = await self._ask(request)
+        return request, write(answer, self._codec.decode(answer.token_ids), self._tools), seed
 
 
 async def live(task: LifeTask, environment: Environment, codec: Codec, ask: Ask, run_seed: int) -> LifeRecord:
     """Lives one life. Raises EnvironmentFailure when the world breaks, or whatever `ask` raises.
 
-    The world is reset with the task's seed; every decision draws from an address of its own, so the record
-    depends on nothing but the task and the engine's answers.
+    The world is reset with the task's seed; the record depends on nothing but the task and the engine's answers.
     """
     record, world = LifeRecord(task), Guard(environment)
-    genome, numbers = task.individual.genome, task.individual.genome.hyperparameters
-    system = f"{world.rules} {genome.strategy}"
-    observation = world.reset(task.world_seed)
-    while True:
-        step = len(record.action)
-        prompt, choices = codec.prompt(system, observation.text), codec.choices(observation.legal)
-        request = CompletionRequest(prompt, genome.adapter, choices)
-        seed = seed63(run_seed, "decision", task.individual.id, task.life, step)
-        decision = decide(
-            await ask(request), observation.legal, temperature=numbers.temperature, epsilon=numbers.epsilon, seed=seed
-        )
+    mind = Mind(task, codec, ask, run_seed, world)
+    seen = world.reset(task.world_seed)
+    for step in range(world.horizon):
+        request, decision, seed = await mind.decide(seen, step)
+        world.pay(step, len(request.prompt_ids), len(decision.token_ids))
         outcome = world.step(step, decision.action)
-        record.add(observation, request, decision, seed, outcome.observation.energy, world.state(step))
-        observation = outcome.observation
-        if outcome.end is not None or step + 1 == world.horizon:
-            record.close(outcome.end or EndReason.SURVIVED, outcome.cause)
+        record.add(seen, request, decision, seed, outcome.observation.energy, world.state(step))
+        seen = outcome.observation
+        if outcome.end is not None:
+            record.close(outcome.end, outcome.cause, world.result())
             return record
+    record.close(EndReason.SURVIVED, "", world.result())
+    return record
+
+
+async def live_together(
+    tasks: Sequence[LifeTask], environment: SharedEnvironment, codec: Codec, ask: Ask, run_seed: int
+) -> list[LifeRecord]:
+    """Lives one instance of a shared world: seat `n` is `tasks[n]`'s; then come its descendants, by birth.
+
+    Raises as `live`. All living seats decide at the same time; who answers first makes no difference.
+    """
+    party = _Party(tasks, SharedGuard(environment), codec, ask, run_seed)
+    for turn in range(party.world.horizon):
+        if not party.seen:
+            break
+        await party.move(turn)
+    party.survive()
+    return party.records
+
+
+class _Party:
+    """The agents of one instance."""
+
+    def __init__(self, tasks: Sequence[LifeTask], world: SharedGuard, codec: Codec, ask: Ask, run_seed: int) -> None:
+        self.world = world
+        self.records: list[LifeRecord] = []
+        self._minds: list[Mind] = []
+        self._mind: Callable[[LifeTask], Mind] = lambda task: Mind(task, codec, ask, run_seed, world)
+        self._descendants: dict[tuple[str, int], int] = {}
+        self.seen: dict[int, Observation] = {}
+        """What each living seat sees now."""
+        for task, observation in zip(tasks, world.reset(tasks[0].world_seed, len(tasks)), strict=True):
+            self._sit(LifeRecord(task, seat=len(self.records)), observation)
+
+    async def move(self, turn: int) -> None:
+        """One turn of everybody who lives."""
+        world, seen, records = self.world, self.seen, self.records
+        seats = sorted(seen)
+        decided = await asyncio.gather(
+            *(self._minds[seat].decide(seen[seat], len(records[seat].action)) for seat in seats)
+        )
+        for seat, (request, decision, _) in zip(seats, decided, strict=True):
+            world.pay(seat, turn, len(request.prompt_ids), len(decision.token_ids))
+        moved = world.step(turn, {seat: one[1].action for seat, one in zip(seats, decided, strict=True)})
+        self.seen = {}
+        for seat, (request, decision, seed) in zip(seats, decided, strict=True):
+            outcome = moved.outcomes[seat]
+            records[seat].add(seen[seat], request, decision, seed, outcome.observation.energy, world.state(turn, seat))
+            if outcome.end is None:
+                self.seen[seat] = outcome.observation
+            else:
+                records[seat].close(outcome.end, outcome.cause, world.result(seat))
+        for seat in sorted(moved.born):
+            birth = moved.born[seat]
+            record = LifeRecord(self._descendant(birth.parent), seat, born=turn + 1, parent_seat=birth.parent)
+            self._sit(record, birth.observation)
+
+    def survive(self) -> None:
+        """Ends the lives that still go on."""
+        for seat in self.seen:
+            self.records[seat].close(EndReason.SURVIVED, "", self.world.result(seat))
+
+    def _sit(self, record: LifeRecord, seen: Observation) -> None:
+        self.records.append(record)
+        self._minds.append(self._mind(record.task))
+        self.seen[record.seat] = seen
+
+    def _descendant(self, parent: int) -> LifeTask:
+        """A life of the parent's individual, numbered after those born before it."""
+        task = self.records[parent].task
+        founder = (task.individual.id, task.life % STRIDE)
+        count = self._descendants[founder] = self._descendants.get(founder, 0) + 1
+        if count > MOST_DESCENDANTS:
+            raise EnvironmentFailure(
+                f"environment {self.world.name}: {task.individual.id} has more than {MOST_DESCENDANTS} descendants"
+                " in one instance; let birth cost more"
+            )
+        return replace(task, life=founder[1] + count * STRIDE)

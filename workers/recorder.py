@@ -23,7 +23,9 @@ class LifeTask:
     life: int
     world_seed: int
     attempt: str
-    """Unique name of this try; the journal acknowledges exactly one per life."""
+    """Unique name of this try; the journal acknowledges exactly one per life. Lives of one instance share it."""
+    heldout: bool = False
+    """Lived in the world of held-out evaluation."""
 
     @property
     def key(self) -> LifeKey:
@@ -35,6 +37,12 @@ class LifeRecord:
     """The columns of one life's steps that differ from step to step, and how the life ended."""
 
     task: LifeTask
+    seat: int = 0
+    """Place in the instance; 0 in a world for one."""
+    born: int = 0
+    """Turn of the instance at which it began to live."""
+    parent_seat: int | None = None
+    """Whose descendant it is; None for those who were there at the beginning."""
     observation: list[str] = field(default_factory=list)
     legal: list[tuple[str, ...]] = field(default_factory=list)
     choice_ids: list[tuple[int, ...]] = field(default_factory=list)
@@ -51,6 +59,7 @@ class LifeRecord:
     state: list[str] = field(default_factory=list)
     end: EndReason = EndReason.CENSORED
     cause: str = ""
+    result: str = ""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=monotonic)
     seconds: float = 0.0
@@ -69,8 +78,8 @@ class LifeRecord:
         self.legal.append(observation.legal)
         self.choice_ids.append(request.choices)
         self.prompt_ids.append(request.prompt_ids)
-        self.completion_ids.append((request.choices[decision.index],))
-        self.completion_logprobs.append((decision.logprob,))
+        self.completion_ids.append(decision.token_ids)
+        self.completion_logprobs.append(decision.logprobs)
         self.action.append(decision.action)
         self.parse.append(decision.parse)
         self.behaviour_probability.append(decision.behaviour_probability)
@@ -80,9 +89,9 @@ class LifeRecord:
         self.energy_after.append(energy)
         self.state.append(state)
 
-    def close(self, end: EndReason, cause: str) -> None:
-        """Marks the life as ended."""
-        self.end, self.cause, self.seconds = end, cause, monotonic() - self.started
+    def close(self, end: EndReason, cause: str, result: str = "") -> None:
+        """Marks the life as ended; `result` is the world's word on it, as JSON."""
+        self.end, self.cause, self.result, self.seconds = end, cause, result, monotonic() - self.started
 
     def summary(self) -> LifeSummary:
         """What the driver is told."""
@@ -95,6 +104,8 @@ class LifeRecord:
             energy=self.energy_after[-1] if self.energy_after else 0.0,
             prompt_tokens=sum(map(len, self.prompt_ids)),
             completion_tokens=sum(map(len, self.completion_ids)),
+            founder=self.parent_seat is None,
+            result=self.result,
         )
 
 
@@ -149,6 +160,10 @@ def _lives(records: Sequence[LifeRecord], run: str, world: str) -> pa.Table:
         "completion_tokens": [summary.completion_tokens for summary in summaries],
         "started_at": [record.started_at for record in records],
         "seconds": [record.seconds for record in records],
+        "seat": [record.seat for record in records],
+        "born": [record.born for record in records],
+        "parent_seat": [record.parent_seat for record in records],
+        "result": [record.result for record in records],
     }
     columns |= {name: values for name, values in _per_life(records).items() if name in LIVES.names}
     return pa.table({name: _array(columns[name], LIVES.field(name).type) for name in LIVES.names}, schema=LIVES)

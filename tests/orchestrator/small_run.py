@@ -29,10 +29,10 @@ from trainer.merge import fresh, mutate
 from workers.config import ScriptedEngineConfig
 from workers.engine import Completion, CompletionRequest
 from workers.engines.scripted import CARD, ScriptedEngine
-from workers.environment import maker
 from workers.life import live
 from workers.prompt import Codec
 from workers.recorder import LifeRecord, LifeTask, to_tables
+from workers.registry import maker
 
 
 class Interrupted(Exception):

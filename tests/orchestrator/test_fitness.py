@@ -50,6 +50,10 @@ def lives_table(rows: list[tuple[str, int, int, str]]) -> pa.Table:
         "completion_tokens": [0] * len(rows),
         "started_at": [0] * len(rows),
         "seconds": [0.0] * len(rows),
+        "seat": [0] * len(rows),
+        "born": [0] * len(rows),
+        "parent_seat": [None] * len(rows),
+        "result": [""] * len(rows),
     }
     return pa.table({name: pa.array(columns[name], type=LIVES.field(name).type) for name in LIVES.names}, schema=LIVES)
 

@@ -17,7 +17,7 @@ from telemetry.records import LifeKey
 from telemetry.seeds import world_seed
 from tests.orchestrator.forgery import forge, replace
 from tests.orchestrator.small_run import state_at
-from workers.environment import make
+from workers.registry import make
 
 
 @pytest.fixture(scope="module")

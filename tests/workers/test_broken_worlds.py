@@ -11,11 +11,13 @@ from tests.corpus import worlds
 from workers.config import ScriptedEngineConfig
 from workers.engine import Completion, CompletionRequest
 from workers.engines.scripted import ScriptedEngine
-from workers.environment import Environment, EnvironmentFailure, Guard, find, make, maker, rehearse
+from workers.environment import Environment
+from workers.guard import EnvironmentFailure, Guard
 from workers.life import live
 from workers.prompt import Codec
 from workers.recorder import LifeRecord, LifeTask
 from workers.reference import reference
+from workers.registry import find, make, maker, rehearse
 
 GENOME = Genome(
     strategy="Go.", hyperparameters=Hyperparameters(temperature=1.0, epsilon=0.5, learning_rate=0.1), adapter=None

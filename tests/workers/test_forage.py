@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from telemetry.failures import UsageError
 from telemetry.records import EndReason
 from telemetry.seeds import held_out_world_seed, world_seed
-from workers.environment import Environment, Observation, Policy, find, make
+from workers.environment import Environment, Observation, Policy
 from workers.environments.forage import Forage
 from workers.environments.forage_land import DIRECTIONS, THICKET, draw, lay_out, offset, towards
 from workers.environments.forage_settings import ForageSettings
 from workers.environments.forage_text import View, parse, render
 from workers.reference import Played, play, random_policy
+from workers.registry import find, make
 
 SEEDS = range(500)
 ACTIONS = Forage.actions

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from telemetry.failures import UsageError
 from telemetry.records import EndReason
-from workers.environment import Observation, Outcome, make
+from workers.environment import Observation, Outcome
 from workers.reference import Played, play, random_policy, reference
+from workers.registry import make
 
 
 class NoDials(BaseModel):
@@ -88,5 +89,5 @@ def test_reference_lives_one_life_per_seed_whatever_the_company(who: Any) -> Non
 
 def test_reference_needs_a_heuristic_to_play_one(candle: Candle) -> None:
     assert len(reference(candle, "random", [5])) == 1
-    with pytest.raises(UsageError, match="'candle-v1' without a heuristic"):
+    with pytest.raises(UsageError, match="'candle-v1', expected one of random"):
         reference(candle, "heuristic", [5])
