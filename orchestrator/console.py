@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from orchestrator.plain import clean, duration, ends_text, interval, number
+from orchestrator.plain import clean, duration, ends_text
+from telemetry.numerals import interval, number
 
 if TYPE_CHECKING:
     from orchestrator.fitness import Estimate
@@ -67,8 +68,8 @@ def _history_table(summary: Summary) -> RenderableType:
         table.add_row(
             Text(f"{row.generation}  {row.individual}  {clean(row.lineage)}"),
             interval(row.best, row.low, row.high),
-            f"{row.mean:.1f}",
-            f"{row.worst:.1f}",
+            number(row.mean),
+            number(row.worst),
             f"{row.lives:,}",
             duration(row.seconds.get("total", sum(row.seconds.values()))),
             Text(ends_text(row.ends), style="dim"),

@@ -20,10 +20,11 @@ from rich.text import Text
 from orchestrator.config import RunConfig
 from orchestrator.fitness import ranked
 from orchestrator.lines import describe, opening, progress_line
-from orchestrator.plain import clean, duration, interval
+from orchestrator.plain import clean, duration
 from orchestrator.progress import Progress, advance, progress_of
 from orchestrator.state import Event, GenerationCommitted, RunState
 from telemetry.metrics import Rate
+from telemetry.numerals import interval
 
 EVERY = 15.0
 """Seconds between two plain progress lines."""

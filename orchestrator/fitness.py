@@ -118,7 +118,7 @@ def life_values(own: pa.Table, config: FitnessConfig, horizon: int) -> Floats:
     if isinstance(config, EnergyConfig):
         died = own["end"].to_numpy(zero_copy_only=False) == EndReason.DIED.value
         return np.asarray(np.where(died, 0.0, own["energy"].to_numpy()), dtype=np.float64)
-    return np.minimum(own["steps"].to_numpy().astype(np.float64), horizon)
+    return np.asarray(np.minimum(own["steps"].to_numpy(), horizon), dtype=np.float64)
 
 
 def _member(result: str, field: str) -> float:

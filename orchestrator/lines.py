@@ -3,11 +3,12 @@
 from orchestrator.config import RunConfig
 from orchestrator.fitness import ranked
 from orchestrator.observe import after, culled_by
-from orchestrator.plain import clean, duration, ends_text, interval
+from orchestrator.plain import clean, duration, ends_text
 from orchestrator.population import lineages
 from orchestrator.progress import Progress
 from orchestrator.state import BirthCommitted, Evaluated, Event, GenerationCommitted, RunFinished, RunState
 from orchestrator.summary import ends_of
+from telemetry.numerals import interval
 from trainer.job import TrainingResult
 
 

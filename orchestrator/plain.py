@@ -31,21 +31,6 @@ def ends_text(ends: Mapping[str, int]) -> str:
     return ", ".join(f"{clean(end.removeprefix('died:'), 40)} {number}" for end, number in ordered)
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """`18.2 [15.9, 20.8]`, `-1.04 [-1.10, -0.98]`, `0.021 [-0.003, 0.045]`: digits by the largest of the three."""
-    digits = _digits(max(abs(value), abs(low), abs(high)))
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def number(value: float) -> str:
-    """`18.2`, `1.04`, `0.021`."""
-    return f"{value:.{_digits(abs(value))}f}"
-
-
-def _digits(size: float) -> int:
-    return 1 if size >= 5 else 2 if size >= 0.5 else 3
-
-
 def print_mapping(value: Mapping[str, Any]) -> None:
     """A JSON object as two aligned columns; inner objects are flattened into dotted keys."""
     rows = _flat(value, "")

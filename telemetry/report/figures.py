@@ -42,12 +42,12 @@ class Scale:
         return round(self.start + share * (self.stop - self.start), 2)
 
 
-def ticks(high: float, count: int = 5) -> list[float]:
-    """Round numbers from 0 to at least `high`, about `count` of them (steps of 1, 2 or 5 times a power of ten)."""
-    rough = max(high, 1e-9) / count
+def ticks(high: float, low: float = 0.0, count: int = 5) -> list[float]:
+    """Round numbers from at most `low` to at least `high`, about `count` (steps of 1, 2 or 5 times a power of ten)."""
+    rough = max(high - low, 1e-9) / count
     power = 10.0 ** floor(log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    return [index * step for index in range(ceil(high / step - 1e-9) + 1)]
+    return [index * step for index in range(floor(low / step + 1e-9), ceil(high / step - 1e-9) + 1)]
 
 
 def every_nth(history: Sequence[Data]) -> tuple[list[Data], int]:
@@ -64,8 +64,8 @@ def fitness_chart(data: Data) -> dict[str, Any]:
     references = [row for row in data["evaluation"] if row["who"] in REFERENCES and data["fitness_kind"] == "rmst"]
     highest = max([row["high"] for row in drawn] + [row["mean"] for row in references])
     lowest = min([0.0] + [row["worst"] for row in drawn] + [row["low"] for row in drawn])
-    marks = ticks(highest)
-    y = Scale(lowest, max(marks[-1], highest), HEIGHT - BOTTOM, TOP)
+    marks = ticks(max(highest, 0.0), lowest)
+    y = Scale(min(marks[0], lowest), max(marks[-1], highest), HEIGHT - BOTTOM, TOP)
     last = max(drawn[-1]["generation"], 1)
     x = Scale(0, last, LEFT + 12, WIDTH - RIGHT - 12) if len(drawn) > 1 else Scale(0, 0, LEFT, WIDTH - RIGHT)
     colours = lineage_colours(data)
@@ -176,7 +176,8 @@ def lineage_colours(data: Data) -> dict[str, int]:
 
 def interval_bars(rows: Sequence[Data], width: float = 160.0) -> list[dict[str, float]]:
     """Low, mean and high of each row on one common scale of `width` units."""
-    x = Scale(0, max([row["high"] for row in rows] + [1e-9]), 4, width - 4)
+    lowest = min([row["low"] for row in rows] + [0.0])
+    x = Scale(lowest, max([row["high"] for row in rows] + [lowest + 1e-9]), 4, width - 4)
     return [{key: x(row[key]) for key in ("low", "mean", "high")} for row in rows]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from telemetry.numerals import number
 from telemetry.report.figures import ends_chart, fitness_chart, interval_bars, lineage_colours, tree
 
 MAX_ROWS = 1000
@@ -42,4 +43,5 @@ def template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["number"] = number
     return environment.get_template("page.html.j2")
