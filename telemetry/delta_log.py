@@ -13,14 +13,21 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from deltalake import Schema
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import DeltaError
 
-from telemetry.failures import StateError
+from telemetry.failures import StateError, StorageError
 from telemetry.store import Store
+
+_DECORATION = re.compile(r"\x1b\[\d*m|↳|<[^>]*>|max_retries: \d+, retry_timeout: \w+ +- ")
+_BACKTRACE = re.compile(r"\s*\d+: [<\w]")
+WORDS = 300
+"""Characters of what the library says that are shown."""
 
 
 def key_of(table: str, version: int) -> str:
@@ -46,6 +53,48 @@ class Definition:
             "configuration": dict(self.settings),
         }
         return [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": metadata}]
+
+
+@contextmanager
+def failures(store: Store, table: str, seen: DeltaTable | None = None) -> Iterator[None]:
+    """Turns what the library raises into StorageError or StateError, with the key and the cause.
+
+    The library's types do not tell a broken store from a broken log, so the log is looked at. seen: the table as this
+    process knows it; a log that has lost entries since then is the store's failure.
+    """
+    try:
+        yield
+    except DeltaError as error:
+        raise _diagnosis(store, table, -1 if seen is None else seen.version(), error) from error
+    except OSError as error:
+        raise StorageError(f"{store}/{table}: {in_words(error)}{store.free_text()}") from error
+
+
+def _diagnosis(store: Store, table: str, known: int, error: DeltaError) -> StateError | StorageError:
+    store.free_bytes()  # raises StorageError if it is the whole store that is gone
+    folder = f"{table}/_delta_log"
+    newest = max((_version(key) for key in store.list(folder) if key.endswith(".json")), default=-1)
+    if newest < known:
+        return StorageError(f"{store}/{key_of(table, known)}: gone, it was there before; restore it, then resume")
+    for version in range(newest + 1):
+        try:
+            whole = bool(_parse(store.get(key_of(table, version))))
+        except (KeyError, StateError):
+            whole = False
+        if not whole:
+            return StateError(f"{store}/{key_of(table, version)}: missing or damaged; restore it from a copy")
+    return StateError(f"{store}/{table}: {in_words(error)}")
+
+
+def in_words(error: Exception) -> str:
+    """What the library says, on one line: without its colours and its stack, and with both ends of a long chain."""
+    lines = []
+    for line in str(error).splitlines():
+        if _BACKTRACE.match(line):
+            break
+        lines.append(" ".join(_DECORATION.sub(" ", line).split()))
+    text = _DECORATION.sub("", ": ".join(filter(None, lines))) or type(error).__name__
+    return text if len(text) <= WORDS else f"{text[: WORDS // 2 - 5]} ... {text[-WORDS // 2 :]}"
 
 
 def create(store: Store, table: str, definition: Definition) -> None:

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -168,7 +167,7 @@ class Ledger:
         failure: Exception = StorageError("no try made")
         for attempt in range(COMMIT_TRIES):
             table = self._table(name)
-            with self._failures(_folder(name)):
+            with delta_log.failures(self.store, _folder(name), table):
                 done = table.transaction_version(transaction) is not None
             if done:
                 return self._receive(name, table.version(), transaction, refs)
@@ -185,7 +184,7 @@ class Ledger:
                 )
             except (DeltaError, OSError) as error:
                 failure = error
-        reason = f"cannot commit: {_one_line(failure)}{self.store.free_text()}"
+        reason = f"cannot commit: {delta_log.in_words(failure)}{self.store.free_text()}"
         raise StorageError(f"{self.store}/{_folder(name)}: {reason}") from failure
 
     def _write(self, name: str, rows: pa.Table) -> tuple[list[FileRef], list[AddAction]]:
@@ -212,7 +211,7 @@ class Ledger:
     def _table(self, name: str) -> DeltaTable:
         """The table as it is now; made if there is none."""
         url, options = self.store.delta(_folder(name))
-        with self._failures(_folder(name)):
+        with delta_log.failures(self.store, _folder(name), self._tables.get(name)):
             if name in self._tables:
                 self._tables[name].update_incremental()
                 return self._tables[name]
@@ -249,29 +248,20 @@ class Ledger:
                     yield self._ref(key)
 
     def _ref(self, key: str) -> FileRef:
-        with self._failures(key):
+        try:
             size, digest = self.store.size_and_sha256(key)
+        except KeyError as error:
+            raise StorageError(f"{self.store}/{key}: gone{self.store.free_text()}") from error
         return FileRef(key=key, size=size, sha256=digest)
 
     def files(self, name: str, version: int) -> list[tuple[str, int]]:
         """Path within the table and generation of every data file at a version."""
         url, options = self.store.delta(_folder(name))
-        with self._failures(f"{_folder(name)} at version {version}"):
+        with delta_log.failures(self.store, _folder(name)):
             actions = pa.table(DeltaTable(url, version=version, storage_options=options).get_add_actions(flatten=True))
         if not actions.num_rows:
             return []
         return sorted(zip(actions["path"].to_pylist(), actions[f"partition.{PARTITION}"].to_pylist(), strict=True))
-
-    @contextmanager
-    def _failures(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except DeltaError as error:
-            self.store.free_bytes()  # raises StorageError if it is the whole store that is gone
-            raise StateError(f"{self.store}/{what}: {_one_line(error)}") from error
-        except (OSError, KeyError) as error:
-            reason = "gone" if isinstance(error, KeyError) else _one_line(error)
-            raise StorageError(f"{self.store}/{what}: {reason}{self.store.free_text()}") from error
 
     def _read(self, key: str, generation: int, schema: pa.Schema) -> pa.Table:
         """Columns of one data file, checked against the digest in its name."""
@@ -286,10 +276,6 @@ class Ledger:
         if PARTITION in schema.names:
             rows = rows.append_column(PARTITION, pa.repeat(pa.scalar(generation, pa.int32()), rows.num_rows))
         return rows.select(schema.names).cast(schema)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _folder(name: str) -> str:

@@ -267,10 +267,9 @@ def test_acknowledged_log_entries_are_never_removed(tmp_path: Path) -> None:
     acknowledged = Ledger(store).append(*life(), "t0").versions
     store.put("ledger/steps/_delta_log/00000000000000000001.json", b"\0" * 300)
     assert Ledger(store).repair(acknowledged) == ()
-    with pytest.raises(StateError, match="ledger/steps at version 1"):
-        Ledger(store).read("steps", 1)
-    with pytest.raises(StateError, match="ledger/steps"):
-        Ledger(store).append(*life(life=1), "t1")
+    for use in (lambda: Ledger(store).read("steps", 1), lambda: Ledger(store).append(*life(life=1), "t1")):
+        with pytest.raises(StateError, match=r"steps/_delta_log/0{19}1\.json: missing or damaged"):
+            use()
 
 
 def test_a_destroyed_checkpoint_is_dropped(tmp_path: Path) -> None:
@@ -293,8 +292,9 @@ def test_a_store_that_fails_is_a_storage_error_and_the_append_can_be_repeated(tm
     ledger, log = Ledger(store), tmp_path / "run" / "ledger" / "steps" / "_delta_log"
     aside = log.rename(tmp_path / "aside")
     log.write_text("in the way")
-    with pytest.raises((StorageError, StateError), match="ledger/steps"):
+    with pytest.raises(StorageError, match=r"ledger/steps.*Not a directory.* bytes free$") as failed:
         ledger.append(*life(life=1), "t1")
+    assert "\x1b" not in str(failed.value)
     log.unlink()
     aside.rename(log)
     assert ledger.append(*life(life=1), "t1").versions == {"steps": 2, "lives": 2}
