@@ -16,7 +16,8 @@ class CompletionRequest:
     """One decision to be made by one individual's weights.
 
     With `choices` the engine decodes a single token and returns the whole distribution over the choices; the
-    caller draws from it with its own addressed seed. Without, the engine samples `max_tokens` itself from `seed`.
+    caller draws from it with its own addressed seed. Without, the engine samples itself, from `seed`, until the model
+    ends its turn or `max_tokens` are reached.
     """
 
     prompt_ids: tuple[int, ...]
@@ -35,12 +36,18 @@ class Completion:
 
     With choices: `token_ids` is empty and `choice_logprobs` holds, in the order of the request's choices, natural
     log-probabilities at temperature 1 that sum to one over the choices. Without: the sampled tokens and the
-    log-probability of each under the sampling distribution.
+    log-probability of each under the sampling distribution. The token that ended the turn is one of them, since to stop
+    is a decision to learn from; `Codec.decode` leaves it out of the text. Texts cut off at `max_tokens` lack it.
     """
 
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     choice_logprobs: tuple[float, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens decoded: one for a choice."""
+        return len(self.token_ids) or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +66,19 @@ class ModelDescription:
     context: int
     """Longest prompt plus completion, in tokens."""
     capacity: int
-    """How many different adapters the engine serves at once: 1 when weights are merged."""
+    """How many different adapters one batch serves: 1 when weights are merged. More adapters than these take turns."""
 
 
 class Engine(Protocol):
-    """Completes prompts. One engine serves the adapters of its last `load` and the base model never changes."""
+    """Completes prompts. One engine serves the adapters of its last `load`; the base model never changes."""
 
     async def describe(self) -> ModelDescription: ...
 
     async def load(self, adapters: Sequence[str | None]) -> None:
-        """Makes exactly these adapters (at most `capacity` distinct ones) ready; earlier ones are released.
+        """Declares the working set, of any size: requests may name these adapters; earlier ones are released.
 
-        Returns when the next request is answered by the new weights, with no stale prefix cache.
+        Returns when all of them are checked and requests are answered by them alone, with no stale prefix cache. Raises
+        AdapterRefused or UsageError for one that cannot be served, and goes on as before.
         """
         ...
 

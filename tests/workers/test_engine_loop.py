@@ -1,4 +1,4 @@
-"""The engine thread: order is kept, and whatever stops it reaches everyone who waits."""
+"""The engine thread: order is kept, adapters take turns, and whatever stops it reaches everyone who waits."""
 
 import asyncio
 from threading import Event, current_thread
@@ -8,14 +8,21 @@ import pytest
 from telemetry.failures import UsageError
 from workers.engine import Completion, CompletionRequest, EngineFailure
 from workers.engines.loop import CoreThread
+from workers.engines.turns import TURN_SECONDS
 
 
 class Core:
-    """Answers each request with the weights in use; every step finishes one request, or fails on schedule."""
+    """Answers each request with the weights in use; every step finishes one request, or fails on schedule.
 
-    def __init__(self, fail_at_step=None):
+    With `merged` it serves one adapter of its working set at a time, and notes whose turns there were.
+    """
+
+    def __init__(self, fail_at_step=None, merged=False):
         self.fail_at_step = fail_at_step
+        self.merged = merged
         self.weights = (None,)
+        self.serving = None
+        self.turns = []
         self.requests = {}
         self.steps = 0
         self.closed = False
@@ -30,7 +37,19 @@ class Core:
         if request.adapter == "unknown":
             raise EngineFailure("adapter unknown is not loaded")
 
+    def serves(self, adapter):
+        return not self.merged or adapter == self.serving
+
+    def serve(self, adapter):
+        assert not self.requests
+        assert adapter in self.weights
+        if adapter == "fatal":
+            raise MemoryError("no room")
+        self.serving = adapter
+        self.turns.append(adapter)
+
     def add(self, name, request):
+        assert self.serves(request.adapter)
         self.requests[name] = request
 
     def step(self):
@@ -41,14 +60,17 @@ class Core:
             raise RuntimeError("kernel fault")
         name = next(iter(self.requests))
         request = self.requests.pop(name)
-        return [(name, Completion(token_ids=(*request.prompt_ids, len(self.weights)), logprobs=self.weights))]
+        logprobs = (self.serving,) if self.merged else self.weights
+        return [(name, Completion(token_ids=(*request.prompt_ids, len(self.weights)), logprobs=logprobs))]
 
     def load(self, adapters):
         if "bad" in adapters:
             raise UsageError("adapter bad")
-        if "fatal" in adapters:
+        if "fatal" in adapters and not self.merged:
             raise MemoryError("no room")
         self.weights = tuple(adapters)
+        if self.merged:
+            self.serve(adapters[0])
 
     def close(self):
         self.closed = True
@@ -175,3 +197,122 @@ def test_a_core_that_cannot_be_built_raises_at_once():
 
     with pytest.raises(UsageError, match="no such model"):
         CoreThread(build)
+
+
+async def merged(*adapters, turn_seconds=TURN_SECONDS):
+    core = Core(merged=True)
+    thread = CoreThread(lambda: core, turn_seconds)
+    await thread.load(list(adapters))
+    core.turns.clear()
+    return core, thread
+
+
+def test_each_adapter_gets_one_turn_for_all_that_waits_and_the_one_with_most_goes_first():
+    """Agents send a turn of the world in several calls that mix individuals; no order of calls costs more turns."""
+
+    async def scenario():
+        core, thread = await merged("a", "b", "c")
+        core.gate.clear()
+        calls = [["a", "b", "c"], ["b", "c", "c"], ["a", "b"], ["c"]]
+        asked = [
+            asyncio.ensure_future(thread.complete([request(10 * n + i, adapter) for i, adapter in enumerate(call)]))
+            for n, call in enumerate(calls)
+        ]
+        await asyncio.sleep(0)
+        core.gate.set()
+        answers = await asyncio.wait_for(asyncio.gather(*asked), 10)
+        assert [[c.logprobs[0] for c in answer] for answer in answers] == calls
+        assert [[c.token_ids[0] for c in answer] for answer in answers] == [
+            [10 * n + i for i in range(len(call))] for n, call in enumerate(calls)
+        ]
+        assert core.turns == ["c", "b"]
+        await thread.close()
+
+    asyncio.run(scenario())
+
+
+def test_of_adapters_with_equal_numbers_of_requests_the_oldest_goes_first():
+    async def scenario():
+        core, thread = await merged("a", "b", "c")
+        await thread.complete([request(1, "c"), request(2, "b"), request(3, "a"), request(4, "b"), request(5, "c")])
+        assert core.turns == ["c", "b"]
+        await thread.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(TURN_SECONDS, ["b"]), (0.0, ["b", "a"])])
+def test_a_turn_takes_new_requests_for_its_weights_until_others_have_waited_long_enough(seconds, turns):
+    async def scenario():
+        core, thread = await merged("a", "b", turn_seconds=seconds)
+        core.gate.clear()
+        asked = [asyncio.ensure_future(thread.complete([request(n, adapter)])) for n, adapter in enumerate("abaa")]
+        await asyncio.sleep(0)
+        core.gate.set()
+        answers = await asyncio.wait_for(asyncio.gather(*asked), 10)
+        assert [answer[0].logprobs[0] for answer in answers] == list("abaa")
+        assert core.turns == turns
+        await thread.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_nobody_starves_however_much_others_ask(seconds):
+    """Two adapters never run out of requests; the third still gets its turn, within a few of theirs."""
+
+    async def scenario():
+        core, thread = await merged("a", "b", "rare", turn_seconds=seconds)
+        stop = Event()
+
+        async def life(adapter):
+            while not stop.is_set():
+                [answer] = await thread.complete([request(1, adapter)])
+                assert answer.logprobs == (adapter,)
+
+        greedy = [asyncio.ensure_future(life(adapter)) for adapter in ("a", "b") for _ in range(8)]
+        for _ in range(5):
+            await asyncio.sleep(0.02)
+            before = len(core.turns)
+            [answer] = await asyncio.wait_for(thread.complete([request(2, "rare")]), 10)
+            assert answer.logprobs == ("rare",)
+            assert core.turns.count("rare") > 0
+            assert core.turns.index("rare", before) - before <= 6
+        stop.set()
+        await asyncio.wait_for(asyncio.gather(*greedy), 10)
+        assert {"a", "b"} <= set(core.turns)
+        await thread.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_new_working_set_waits_for_the_turns_of_the_old_one():
+    async def scenario():
+        core, thread = await merged("a", "b")
+        core.gate.clear()
+        before = asyncio.ensure_future(thread.complete([request(1, "b"), request(2, "a"), request(3, "b")]))
+        await asyncio.sleep(0)
+        change = asyncio.ensure_future(thread.load(["c"]))
+        after = asyncio.ensure_future(thread.complete([request(4, "c")]))
+        await asyncio.sleep(0)
+        core.gate.set()
+        assert [c.logprobs[0] for c in await asyncio.wait_for(before, 10)] == ["b", "a", "b"]
+        await asyncio.wait_for(change, 10)
+        assert [c.logprobs[0] for c in await asyncio.wait_for(after, 10)] == ["c"]
+        assert core.turns == ["b", "c"]
+        await thread.close()
+
+    asyncio.run(scenario())
+
+
+def test_weights_that_fail_in_a_turn_reach_all_who_wait():
+    async def scenario():
+        _, thread = await merged("a", "b", "fatal")
+        calls = [thread.complete([request(n, adapter)]) for n, adapter in enumerate(("fatal", "fatal", "b"))]
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+        assert all(isinstance(result, EngineFailure) for result in results[:2])
+        assert "MemoryError: no room" in str(results[0])
+        with pytest.raises(EngineFailure, match="no room"):
+            await thread.complete([request(9, "a")])
+
+    asyncio.run(scenario())

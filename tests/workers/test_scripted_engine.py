@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.failures import UsageError
 from telemetry.lora import AdapterRefused, LoraWeights
 from tests.tiny import random_adapter, write_adapter
 from workers import engines
 from workers.config import ScriptedEngineConfig
 from workers.engine import CompletionRequest, EngineFailure
-from workers.engines.scripted import CARD, IN, MODULE, OUT, ScriptedEngine
+from workers.engines.scripted import CARD, END, IN, MODULE, OUT, ScriptedEngine
+from workers.prompt import Codec
 
 CHOICES = (256, 257, 258, 259, 260, 261)
 
@@ -69,15 +69,16 @@ def test_an_adapter_changes_the_logits_by_its_weight_change_times_features_of_th
         assert np.allclose(slope, slope[0])
 
 
-def test_an_adapter_that_was_not_loaded_is_refused_and_so_are_too_many(engine):
+def test_the_working_set_may_be_larger_than_a_batch_and_what_is_not_in_it_is_refused(engine):
     with pytest.raises(EngineFailure, match="adapter 0 is not loaded"):
         ask(engine, CompletionRequest((1,), "0", CHOICES))
     asyncio.run(engine.load(["0", "1"]))
     asyncio.run(engine.load(["2"]))
     with pytest.raises(EngineFailure, match="adapter 1 is not loaded"):
         ask(engine, CompletionRequest((1,), "1", CHOICES))
-    with pytest.raises(UsageError, match="at most 2"):
-        asyncio.run(engine.load(["0", "1", "2"]))
+    asyncio.run(engine.load(["0", "1", "2", None]))
+    answers = ask(engine, *(CompletionRequest((1,), adapter, CHOICES) for adapter in ("0", "1", "2", None)))
+    assert len(set(answers)) == 4
 
 
 def test_a_file_that_is_no_adapter_leaves_the_engine_as_it_was(engine, tmp_path):
@@ -92,11 +93,37 @@ def test_a_file_that_is_no_adapter_leaves_the_engine_as_it_was(engine, tmp_path)
 def test_free_text_repeats_with_its_seed_and_tells_its_probabilities(engine):
     same = [CompletionRequest((7, 8), None, max_tokens=30, seed=4) for _ in range(2)]
     first, second, other = ask(engine, *same, CompletionRequest((7, 8), None, max_tokens=30, seed=5))
-    assert first == second != other
-    assert len(first.token_ids) == len(first.logprobs) == 30
+    assert first == second == ask(engine, same[0])[0] != other
     assert all(logprob < 0 for logprob in first.logprobs)
     [cold] = ask(engine, CompletionRequest((7, 8), None, max_tokens=30, seed=4, temperature=1e-3))
-    assert sum(cold.logprobs) > sum(first.logprobs)
+    assert np.mean(cold.logprobs) > -1e-3 > np.mean(first.logprobs)
+
+
+def test_free_text_depends_on_prompt_and_adapter(engine):
+    asyncio.run(engine.load(["0", "1"]))
+    requests = [
+        CompletionRequest((7, number), adapter, max_tokens=64, seed=4)
+        for adapter in (None, "0", "1")
+        for number in (8, 9)
+    ]
+    assert len({answer.logprobs for answer in ask(engine, *requests)}) == len(requests)
+
+
+def test_free_text_is_letters_that_end_by_themselves_or_are_cut_off(engine):
+    codec = Codec(asyncio.run(engine.describe()))
+    answers = ask(engine, *(CompletionRequest((number,), None, max_tokens=64, seed=number) for number in range(1000)))
+    sizes = [answer.tokens for answer in answers]
+    assert sizes == [len(answer.logprobs) for answer in answers]
+    assert min(sizes) == 1
+    assert max(sizes) == 64
+    # About one token in sixteen ends its text.
+    assert 14 < np.mean(sizes) < 18
+    for answer in answers:
+        assert answer.token_ids[-1] == END or answer.tokens == 64
+        assert END not in answer.token_ids[:-1]
+        text = codec.decode(answer.token_ids)
+        assert len(text) == answer.tokens - (answer.token_ids[-1] == END)
+        assert set(text) <= set("abcdefghijklmno")
 
 
 def test_untouched_play_is_spread_over_all_choices(engine):

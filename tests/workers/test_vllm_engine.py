@@ -1,11 +1,11 @@
 """The vLLM engine on a tiny random model: answers equal those of transformers, weights change exactly."""
 
 import asyncio
-import math
 import os
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from telemetry import models
 from telemetry.failures import UsageError
@@ -20,12 +20,20 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 ACTIONS = ("north", "south", "east", "west", "eat", "rest")
 SYSTEM = "You live in a valley. Choose north, south, east, west, eat or rest. Gather food early and avoid wolves."
+END = 2
+"""The token that ends a turn in SmolLM2's chat template."""
 CONFIG = VllmEngineConfig(dtype="float32", context=256, kv_cache_gib=0.1, max_sequences=16, max_batched_tokens=512)
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("model") / "tiny")
+    directory = build(tmp_path_factory.mktemp("model") / "tiny")
+    [file] = directory.glob("*.safetensors")
+    tensors = load_file(file)
+    # So large that texts end sooner or later.
+    tensors["model.embed_tokens.weight"][END] = 6 * tensors["model.embed_tokens.weight"][END + 1]
+    save_file(tensors, file, metadata={"format": "pt"})
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +44,10 @@ def card(directory):
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory, card):
     folder = tmp_path_factory.mktemp("adapters")
-    for seed in (1, 2):
+    for seed in (1, 2, 3):
         write_adapter(folder / f"a{seed}", random_adapter(card, seed=seed), card)
+    turned = {module: (b.T, a.T) for module, (a, b) in random_adapter(card, seed=4).factors.items()}
+    write_adapter(folder / "turned", LoraWeights(8, 8, turned), card)
     write_adapter(folder / "wide", random_adapter(card, seed=3, rank=32), card)
     broken = random_adapter(card, seed=4)
     # The gate refuses both; here they are put past it.
@@ -131,9 +141,49 @@ def test_an_adapter_that_is_not_loaded_is_refused_and_the_engine_goes_on(merged)
     asyncio.run(engine.load([None]))
     with pytest.raises(EngineFailure, match="adapter a1 is not loaded"):
         ask(engine, decision(codec, SIGHTS[0]), decision(codec, SIGHTS[0], "a1"))
-    with pytest.raises(UsageError, match="at most 1"):
-        asyncio.run(engine.load([None, "a1"]))
     assert ask(engine, decision(codec, SIGHTS[0])) == fresh[:1]
+
+
+def test_adapters_that_take_turns_answer_as_each_does_alone(merged):
+    engine, codec, _ = merged
+    names = [("a1", None, "a2")[number * number % 3] for number in range(len(SIGHTS))]
+    choosing = [decision(codec, text, name) for text, name in zip(SIGHTS, names, strict=True)]
+    writing = [
+        CompletionRequest(request.prompt_ids, request.adapter, max_tokens=6, seed=seed)
+        for seed, request in enumerate(choosing)
+    ]
+    alone = {}
+    for name in (None, "a1", "a2"):
+        asyncio.run(engine.load([name]))
+        mine = [request for request in (*choosing, *writing) if request.adapter == name]
+        alone |= zip(mine, ask(engine, *mine), strict=True)
+    asyncio.run(engine.load(["a1", "a2", None]))
+
+    async def several_calls():
+        calls = [engine.complete([*choosing[n::4], *writing[n::4]]) for n in range(4)]
+        return await asyncio.gather(*calls)
+
+    for _ in range(2):
+        together = {}
+        for number, answers in enumerate(asyncio.run(several_calls())):
+            together |= zip([*choosing[number::4], *writing[number::4]], answers, strict=True)
+        for request in choosing:
+            assert np.allclose(together[request].choice_logprobs, alone[request].choice_logprobs, atol=1e-4)
+        for request in writing:
+            assert together[request].token_ids == alone[request].token_ids
+            assert np.allclose(together[request].logprobs, alone[request].logprobs, atol=1e-3)
+
+
+def test_a_working_set_with_an_adapter_that_does_not_fit_is_refused_as_a_whole(merged):
+    engine, codec, fresh = merged
+    asyncio.run(engine.load([None]))
+    with pytest.raises(AdapterRefused, match=r"adapter nan: .* not finite"):
+        asyncio.run(engine.load(["a1", "a2", "nan"]))
+    with pytest.raises(UsageError, match=r"adapter turned: .* shape"):
+        asyncio.run(engine.load(["a1", "turned"]))
+    with pytest.raises(EngineFailure, match="adapter a1 is not loaded"):
+        ask(engine, decision(codec, SIGHTS[0], "a1"))
+    assert ask(engine, *(decision(codec, text) for text in SIGHTS)) == fresh
 
 
 def test_a_poisoned_adapter_is_refused_and_changes_no_answer_of_others(merged):
@@ -164,15 +214,39 @@ def test_free_text_and_decisions_share_a_batch_and_seeds_repeat(merged):
     engine, codec, fresh = merged
     asyncio.run(engine.load([None]))
     prompt = codec.prompt(SYSTEM, SIGHTS[0])
-    texts = [CompletionRequest(prompt, None, max_tokens=12, seed=seed) for seed in (5, 5, 6)]
-    first, plain, second, other = ask(engine, texts[0], decision(codec, SIGHTS[0]), *texts[1:])
-    assert first.token_ids == second.token_ids != other.token_ids
+    texts = [CompletionRequest(prompt, None, max_tokens=12, seed=seed) for seed in (5, 5, 0, 2**63 - 1)]
+    first, plain, second, *others = ask(engine, texts[0], decision(codec, SIGHTS[0]), *texts[1:])
+    assert first.token_ids == second.token_ids
+    assert len({first.token_ids, *(other.token_ids for other in others)}) == 3
     assert np.allclose(first.logprobs, second.logprobs, atol=1e-4)
-    assert len(first.token_ids) == len(first.logprobs) == 12
-    assert all(-math.inf < logprob <= 0 for logprob in first.logprobs)
     assert np.allclose(plain.choice_logprobs, fresh[0].choice_logprobs, atol=1e-4)
     sharp = CompletionRequest(prompt, None, max_tokens=12, seed=5, temperature=0.05)
-    assert sum(ask(engine, sharp)[0].logprobs) > sum(first.logprobs)
+    assert np.exp(ask(engine, sharp)[0].logprobs).mean() > 0.5 > np.exp(first.logprobs).mean()
+
+
+def test_free_text_ends_with_the_turn_and_tells_the_probabilities_it_was_drawn_with(merged, directory):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    engine, codec, _ = merged
+    asyncio.run(engine.load([None]))
+    requests = [
+        CompletionRequest(codec.prompt(SYSTEM, text), None, max_tokens=16, seed=seed, temperature=0.8)
+        for seed, text in enumerate(SIGHTS)
+    ]
+    answers = ask(engine, *requests)
+    ended = [answer for answer in answers if answer.token_ids[-1] == END]
+    assert 5 < len(ended) < len(answers)
+    assert all(END not in answer.token_ids[:-1] for answer in answers)
+    assert all(answer.tokens == 16 for answer in answers if answer not in ended)
+    assert all(codec.decode(answer.token_ids) == codec.decode(answer.token_ids[:-1]) for answer in ended)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    for request, answer in zip(requests, answers, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([request.prompt_ids + answer.token_ids])).logits[0]
+        scores = torch.log_softmax(logits[-answer.tokens - 1 : -1] / request.temperature, dim=-1)
+        expected = scores.gather(1, torch.tensor([answer.token_ids]).T)[:, 0].numpy()
+        assert np.allclose(answer.logprobs, expected, atol=2e-3)
 
 
 def test_weights_change_between_requests_already_made_and_later_ones(merged):
@@ -196,12 +270,14 @@ def test_unmerged_adapters_agree_with_merged_ones(start, merged, directory, card
     _, codec, _ = merged
     engine = start(CONFIG.model_copy(update={"serving": "lora", "max_adapters": 2}))
     assert asyncio.run(engine.describe()).capacity == 2
-    asyncio.run(engine.load(["a1", "a2"]))
-    names = [None, "a1", "a2"] * (len(SIGHTS) // 3)
-    requests = [decision(codec, text, name) for text, name in zip(SIGHTS, names, strict=False)]
+    # More than fit into one batch.
+    asyncio.run(engine.load(["a1", "a2", "a3"]))
+    names = [None, "a1", "a2", "a3"] * (len(SIGHTS) // 4)
+    requests = [decision(codec, text, name) for text, name in zip(SIGHTS, names, strict=True)]
     answers = logprobs(ask(engine, *requests))
-    for name, weights in ((None, None), ("a1", random_adapter(card, seed=1)), ("a2", random_adapter(card, seed=2))):
+    for name, seed in ((None, 0), ("a1", 1), ("a2", 2), ("a3", 3)):
         mine = [index for index, owner in enumerate(names) if owner == name]
+        weights = random_adapter(card, seed=seed) if name else None
         expected = reference(directory, [requests[index] for index in mine], weights)
         assert np.allclose(answers[mine], expected, atol=2e-3)
 
@@ -210,8 +286,6 @@ def test_unmerged_adapters_agree_with_merged_ones(start, merged, directory, card
         ask(engine, requests[1])
     asyncio.run(engine.load(["a1"]))
     assert np.allclose(logprobs(ask(engine, requests[1])), answers[1:2], atol=1e-4)
-    with pytest.raises(UsageError, match="at most 2"):
-        asyncio.run(engine.load(["a1", "a2", "wide"]))
     with pytest.raises(UsageError, match="rank 32, expected at most 16"):
         asyncio.run(engine.load(["wide"]))
     with pytest.raises(AdapterRefused, match=r"adapter nan: .* not finite"):

@@ -1,11 +1,11 @@
-"""A model's chat template, taken apart into the token ids that stand around the texts of a prompt."""
+"""A model's chat template, taken apart into the token ids that stand around the texts of a prompt and its answer."""
 
 from pathlib import Path
 from typing import Any
 
 from telemetry.failures import UsageError
 
-SYSTEM, USER = "ZQSYSTEMQZ", "ZQUSERQZ"
+SYSTEM, USER, ANSWER = "ZQSYSTEMQZ", "ZQUSERQZ", "ZQANSWERQZ"
 
 Ids = tuple[int, ...]
 
@@ -34,9 +34,19 @@ def skeleton(directory: Path) -> tuple[Ids, Ids, Ids]:
     return before_system, before_user, before_answer
 
 
-def _render(tokenizer: Any, turns: list[tuple[str, str]]) -> str:
+def end_of_turn(tokenizer: Any) -> tuple[int, ...]:
+    """The token that the chat template puts behind an answer; empty when it puts none.
+
+    It is not always what a model's configuration calls the end of a sequence.
+    """
+    text = _render(tokenizer, [("user", USER), ("assistant", ANSWER)], answered=True)
+    behind = tokenizer.encode(text.partition(ANSWER)[2], add_special_tokens=False)
+    return tuple(token for token in behind if token in tokenizer.all_special_ids)[:1]
+
+
+def _render(tokenizer: Any, turns: list[tuple[str, str]], *, answered: bool = False) -> str:
     messages = [{"role": role, "content": text} for role, text in turns]
-    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False))
 
 
 def _split(text: str) -> tuple[str, str, str] | None:

@@ -1,7 +1,8 @@
 """One thread that keeps a blocking engine core busy, and the async calls that feed it.
 
-Law: requests that arrive while a step runs join the next step; a change of weights waits until all requests before
-it are answered, and those after it wait for the change; whatever stops the thread reaches everyone who waits now
+Law: requests that arrive while a step runs join the next step; those for other weights than the ones in place wait
+for their turn, which begins when the core has nothing left to answer; a new working set waits until all requests
+before it are answered, and those after it wait for the set; whatever stops the thread reaches everyone who waits now
 or calls later, so that nobody hangs.
 """
 
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from telemetry.failures import ForagerError
 from workers.engine import Completion, CompletionRequest, EngineFailure
+from workers.engines.turns import TURN_SECONDS, Turns
 
 
 class Core(Protocol):
@@ -26,11 +28,19 @@ class Core(Protocol):
         ...
 
     def check(self, request: CompletionRequest) -> None:
-        """Raises EngineFailure for a request that cannot be answered with the weights loaded now."""
+        """Raises EngineFailure for a request that the working set cannot answer."""
+        ...
+
+    def serves(self, adapter: str | None) -> bool:
+        """True when requests for this adapter of the working set can be added now, without `serve`."""
+        ...
+
+    def serve(self, adapter: str | None) -> None:
+        """Puts an adapter of the working set in place. Called while not busy; any error ends the core."""
         ...
 
     def add(self, name: str, request: CompletionRequest) -> None:
-        """Takes a request that passed `check`."""
+        """Takes a request that passed `check` and whose adapter is served."""
         ...
 
     def step(self) -> list[tuple[str, Completion]]:
@@ -38,7 +48,7 @@ class Core(Protocol):
         ...
 
     def load(self, adapters: Sequence[str | None]) -> None:
-        """Changes the weights served. A ForagerError leaves the core as it was; anything else ends it."""
+        """Changes the working set; called while not busy. A ForagerError leaves the core as it was; else it ends."""
         ...
 
     def close(self) -> None: ...
@@ -65,13 +75,14 @@ class _Close:
 class CoreThread:
     """Owns a core: builds it, feeds it, closes it, all in one thread of its own."""
 
-    def __init__(self, build: Callable[[], Core]) -> None:
-        """Returns when the core stands. Raises what `build` raised."""
+    def __init__(self, build: Callable[[], Core], turn_seconds: float = TURN_SECONDS) -> None:
+        """Returns when the core stands. Raises what `build` raised. For `turn_seconds` see Turns."""
         self._inbox: SimpleQueue[_Ask | _Load | _Close] = SimpleQueue()
         self._lock = Lock()
         self._stopped: str | None = None
         self._asked: dict[str, tuple[_Ask, int]] = {}
         self._names = map(str, count())
+        self._turns = Turns(turn_seconds)
         self._held: _Load | _Close | None = None
         built: Future[None] = Future()
         self._thread = Thread(target=self._live, args=(build, built), name="engine core", daemon=True)
@@ -85,7 +96,7 @@ class CoreThread:
         return await asyncio.wrap_future(ask.future)
 
     async def load(self, adapters: Sequence[str | None]) -> None:
-        """Returns when the weights are in place."""
+        """Returns when the working set is checked and the first weights of it are in place."""
         load = _Load(adapters)
         self._put(load)
         await asyncio.wrap_future(load.future)
@@ -127,7 +138,7 @@ class CoreThread:
 
     def _serve(self, core: Core) -> None:
         while True:
-            while self._held is None and not (core.busy() and self._inbox.empty()):
+            while self._held is None and not (self._asked and self._inbox.empty()):
                 item = self._inbox.get()
                 if isinstance(item, _Ask):
                     self._admit(core, item)
@@ -135,6 +146,8 @@ class CoreThread:
                     self._held = item
             if core.busy():
                 self._deliver(core.step())
+            elif self._turns:
+                self._turn(core)
             elif isinstance(self._held, _Load):
                 load, self._held = self._held, None
                 self._change(core, load)
@@ -155,6 +168,15 @@ class CoreThread:
         for position, request in enumerate(ask.requests):
             name = next(self._names)
             self._asked[name] = (ask, position)
+            if core.serves(request.adapter) and not self._turns.overdue():
+                core.add(name, request)
+            else:
+                self._turns.wait(name, request)
+
+    def _turn(self, core: Core) -> None:
+        adapter, requests = self._turns.next(core.serves)
+        core.serve(adapter)
+        for name, request in requests:
             core.add(name, request)
 
     def _deliver(self, finished: Sequence[tuple[str, Completion]]) -> None:

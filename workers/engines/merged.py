@@ -40,17 +40,21 @@ class MergedWeights:
     def tensors(self, adapter: LoraWeights | None) -> Iterable[tuple[str, Any]]:
         """(name, tensor) of all layers; `W + alpha/rank * B @ A` in float32 where the adapter changes it.
 
-        The tensors are to be copied before the next call, which may write into them. Raises UsageError, before the
-        first tensor, when the adapter changes what the model does not have.
+        The tensors are to be copied before the next call, which may write into them.
         """
         changes = {} if adapter is None else {f"{module}.weight": pair for module, pair in adapter.factors.items()}
-        if unknown := changes.keys() - self._tensors.keys():
-            raise UsageError(f"adapter: it changes {min(unknown)}, which the model does not have")
         scale = 1.0 if adapter is None else adapter.scale
         return (
             (name, self._merge(name, scale, *changes[name]) if name in changes else tensor)
             for name, tensor in self._tensors.items()
         )
+
+    def check(self, name: str, adapter: LoraWeights) -> None:
+        """Raises UsageError when the adapter called `name` changes what the model does not have, or in other shapes."""
+        for module, (a, b) in adapter.factors.items():
+            base = self._tensors.get(f"{module}.weight")
+            if base is None or a.shape[0] != b.shape[1] or (b.shape[0], a.shape[1]) != tuple(base.shape):
+                raise UsageError(f"adapter {name}: it changes {module} in a shape that the model does not have")
 
     def _merge(self, name: str, scale: float, a: Any, b: Any) -> Any:
         import torch
@@ -65,7 +69,10 @@ class MergedWeights:
 
 
 class MergedServing:
-    """Serves one individual: its adapter is merged into the weights in place."""
+    """Serves individuals in turns: one adapter at a time is merged into the weights in place.
+
+    The working set stays in memory as low-rank factors, so that a turn reads nothing and can refuse nothing.
+    """
 
     def __init__(
         self, engine: Any, config: VllmEngineConfig, directory: Path, adapter_path: Callable[[str], Path]
@@ -75,22 +82,36 @@ class MergedServing:
         self._engine = engine
         self._adapter_path = adapter_path
         self._base = MergedWeights(directory, getattr(torch, arithmetic(config)))
+        self._working: dict[str | None, LoraWeights | None] = {None: None}
         self._serving: str | None = None
         # It warns of every module outside the layers, which are left as they are on purpose.
         logging.getLogger("vllm.model_executor.model_loader.reload").setLevel(logging.ERROR)
 
     def request(self, adapter: str | None) -> None:
-        if adapter != self._serving:
+        if adapter not in self._working:
             raise EngineFailure(f"adapter {adapter} is not loaded")
 
+    def serves(self, adapter: str | None) -> bool:
+        return adapter == self._serving
+
+    def serve(self, adapter: str | None) -> None:
+        tensors = self._base.tensors(self._working[adapter])
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
+        self._serving = adapter
+        if not self._engine.reset_prefix_cache():
+            raise EngineFailure("the prefix cache could not be reset")
+
     def load(self, adapters: Sequence[str | None]) -> None:
-        for adapter in adapters:
-            if adapter != self._serving:
-                change = None if adapter is None else load_named(adapter, self._adapter_path)
-                self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": self._base.tensors(change)})
-                self._serving = adapter
-                if not self._engine.reset_prefix_cache():
-                    raise EngineFailure("the prefix cache could not be reset")
+        self._working = {name: self._known_or_read(name) for name in adapters}
+        if self._working and self._serving not in self._working:
+            self.serve(adapters[0])
+
+    def _known_or_read(self, adapter: str | None) -> LoraWeights | None:
+        if adapter is None or adapter in self._working:
+            return self._working.get(adapter)
+        weights = load_named(adapter, self._adapter_path)
+        self._base.check(adapter, weights)
+        return weights
 
 
 def arithmetic(config: VllmEngineConfig) -> str:

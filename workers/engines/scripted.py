@@ -5,6 +5,7 @@ so that crossover, mutation, the gate and the shelf all run as they do for a mod
 nothing; how well it plays is chance.
 """
 
+import asyncio
 import math
 from array import array
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from telemetry.failures import UsageError
 from telemetry.lora import load_named
 from telemetry.records import BaseModelCard
-from telemetry.seeds import uniform
+from telemetry.seeds import rng
 from workers.config import ScriptedEngineConfig
 from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
 from workers.prompt import BYTES
@@ -32,6 +33,8 @@ BASE_SCALE = 0.25
 WINDOW = 64
 """Last prompt ids that an adapter's features depend on."""
 CONTEXT = 1 << 20
+END = 1024
+"""Token id that ends a text: neither a byte nor an action."""
 
 Array = NDArray[np.float64]
 
@@ -44,18 +47,17 @@ class ScriptedEngine:
         self._capacity = config.capacity
         self._adapter_path = adapter_path
         self._policies: dict[str | None, Array] = {None: np.zeros((OUT, IN))}
+        self._seconds = config.seconds
+        self._busy = asyncio.Lock()
 
     async def describe(self) -> ModelDescription:
         newline = (ord("\n"),)
         return ModelDescription(CARD, BYTES, (), newline, newline, CONTEXT, self._capacity)
 
     async def load(self, adapters: Sequence[str | None]) -> None:
-        """Reads the adapters' weight changes; raises UsageError for more than fit, AdapterRefused for bad files."""
-        wanted = dict.fromkeys(adapters)
-        if len(wanted) > self._capacity:
-            raise UsageError(f"engine.capacity: got {len(wanted)} adapters, expected at most {self._capacity}")
+        """Reads the adapters' weight changes. Raises UsageError for other modules, AdapterRefused for bad files."""
         policies: dict[str | None, Array] = {None: np.zeros((OUT, IN))}
-        for adapter in wanted:
+        for adapter in dict.fromkeys(adapters):
             if adapter is not None:
                 known = self._policies.get(adapter)
                 policies[adapter] = self._read_policy(adapter) if known is None else known
@@ -65,10 +67,11 @@ class ScriptedEngine:
         """Answers in the order of the requests. Raises EngineFailure if an adapter named was not loaded."""
         if not requests:
             return []
-        logits = self._logits([request.prompt_ids for request in requests], [request.adapter for request in requests])
+        prompts = [array("q", request.prompt_ids).tobytes() for request in requests]
+        logits = _logits(prompts, np.stack([self._policy(request.adapter) for request in requests]))
         return [
-            _choose(row, request) if request.choices else self._write(request)
-            for request, row in zip(requests, logits, strict=True)
+            _choose(row, request) if request.choices else self._write(prompt, request)
+            for request, prompt, row in zip(requests, prompts, logits, strict=True)
         ]
 
     async def close(self) -> None:
@@ -81,32 +84,35 @@ class ScriptedEngine:
         a, b = weights.factors[MODULE]
         return np.asarray(weights.scale * (b.astype(np.float64) @ a.astype(np.float64)))
 
-    def _logits(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> Array:
-        """Logits of shape [requests, OUT]; each row depends on its own prompt and adapter only."""
+    def _policy(self, adapter: str | None) -> Array:
         try:
-            policies = np.stack([self._policies[adapter] for adapter in adapters])
+            return self._policies[adapter]
         except KeyError as error:
-            raise EngineFailure(f"adapter {error.args[0]} is not loaded") from error
-        ids = [array("q", prompt).tobytes() for prompt in prompts]
-        noise = np.frombuffer(b"".join(blake2b(data, digest_size=2 * OUT).digest() for data in ids), "<u2")
-        # 12**0.5 makes the uniform noise one wide in standard deviation.
-        base = (noise.reshape(-1, OUT) / 65535 - 0.5) * (12**0.5 * BASE_SCALE)
-        tails = b"".join(blake2b(data[-8 * WINDOW :], digest_size=IN // 8).digest() for data in ids)
-        signs = np.unpackbits(np.frombuffer(tails, np.uint8)).reshape(-1, 1, IN) * 2.0 - 1.0
-        return np.asarray(base + (policies * signs).sum(axis=-1))
+            raise EngineFailure(f"adapter {adapter} is not loaded") from error
 
-    def _write(self, request: CompletionRequest) -> Completion:
-        """Free text: letters drawn one by one, each from the logits after all before it."""
-        tokens: list[int] = []
-        logprobs: list[float] = []
-        for position in range(request.max_tokens):
-            row = self._logits([(*request.prompt_ids, *tokens)], [request.adapter])[0]
-            scores = _log_softmax(row / request.temperature)
-            passed = np.cumsum(np.exp(scores))
-            index = min(int(np.searchsorted(passed, uniform(request.seed, position), side="right")), OUT - 1)
-            tokens.append(ord("a") + index)
-            logprobs.append(float(scores[index]))
-        return Completion(token_ids=tuple(tokens), logprobs=tuple(logprobs))
+    def _write(self, prompt: bytes, request: CompletionRequest) -> Completion:
+        """Free text: letters and at last the end, each from logits that depend on the prompt and on where it stands."""
+        digest = blake2b(prompt).digest()
+        places = [digest + place.to_bytes(8, "little") for place in range(request.max_tokens)]
+        scores = _log_softmax(_logits(places, self._policy(request.adapter)[np.newaxis]) / request.temperature)
+        draws = rng(request.seed, "text").random((request.max_tokens, 1))
+        drawn = (np.cumsum(np.exp(scores), axis=1) <= draws).sum(axis=1).clip(max=OUT - 1)
+        tokens = [ord("a") + index if index < OUT - 1 else END for index in drawn.tolist()]
+        size = tokens.index(END) + 1 if END in tokens else len(tokens)
+        return Completion(tuple(tokens[:size]), tuple(scores[np.arange(size), drawn[:size]].tolist()))
+
+
+def _logits(prompts: Sequence[bytes], policies: Array) -> Array:
+    """Logits of shape [prompts, OUT]; each row depends on its own prompt and policy only.
+
+    policies: of shape [prompts, OUT, IN], or [1, OUT, IN] for all of them.
+    """
+    noise = np.frombuffer(b"".join(blake2b(data, digest_size=2 * OUT).digest() for data in prompts), "<u2")
+    # 12**0.5 makes the uniform noise one wide in standard deviation.
+    base = (noise.reshape(-1, OUT) / 65535 - 0.5) * (12**0.5 * BASE_SCALE)
+    tails = b"".join(blake2b(data[-8 * WINDOW :], digest_size=IN // 8).digest() for data in prompts)
+    signs = np.unpackbits(np.frombuffer(tails, np.uint8)).reshape(-1, 1, IN) * 2.0 - 1.0
+    return np.asarray(base + (policies * signs).sum(axis=-1))
 
 
 def _choose(row: Array, request: CompletionRequest) -> Completion:
@@ -119,5 +125,6 @@ def _choose(row: Array, request: CompletionRequest) -> Completion:
 
 
 def _log_softmax(logits: Array) -> Array:
-    shifted = logits - logits.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+    """Over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

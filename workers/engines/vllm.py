@@ -9,18 +9,17 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from telemetry.failures import UsageError
-from telemetry.lora import load_named
 from telemetry.records import BaseModelCard
 from workers.config import VllmEngineConfig
 from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
-from workers.engines.chat import skeleton
+from workers.engines.chat import end_of_turn, skeleton
 from workers.engines.loop import CoreThread
 from workers.engines.merged import MergedServing, arithmetic
+from workers.engines.unmerged import UnmergedServing, slots
 
 BLOCK = 32
 """Tokens per prefix-cache block: the smallest that the CPU backend takes, since shared prompt prefixes are short."""
@@ -43,20 +42,14 @@ class VllmEngine:
         capacity = 1 if config.serving == "merged" else config.max_adapters
         tokenizer = str((directory / "tokenizer.json").resolve())
         self._description = ModelDescription(card, tokenizer, *skeleton(directory), config.context, capacity)
-        self._thread = CoreThread(partial(_VllmCore, config, directory, adapter_path))
+        self._thread = CoreThread(partial(_VllmCore, config, directory, card, adapter_path))
 
     async def describe(self) -> ModelDescription:
         return self._description
 
     async def load(self, adapters: Sequence[str | None]) -> None:
-        """Makes exactly these adapters ready. Raises UsageError for more than fit, AdapterRefused for bad files."""
-        wanted = list(dict.fromkeys(adapters))
-        named = [adapter for adapter in wanted if adapter is not None or self._description.capacity == 1]
-        if len(named) > self._description.capacity:
-            raise UsageError(
-                f"engine: got {len(named)} adapters at once, expected at most {self._description.capacity}"
-            )
-        await self._thread.load(wanted)
+        """Declares the working set. Raises UsageError for adapters that do not fit, AdapterRefused for bad files."""
+        await self._thread.load(list(dict.fromkeys(adapters)))
 
     async def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Answers in the order of the requests. Raises EngineFailure, or UsageError for a request out of bounds."""
@@ -85,7 +78,9 @@ def _check(request: CompletionRequest, context: int) -> None:
 class _VllmCore:
     """The blocking side: lives in one thread."""
 
-    def __init__(self, config: VllmEngineConfig, directory: Path, adapter_path: Callable[[str], Path]) -> None:
+    def __init__(
+        self, config: VllmEngineConfig, directory: Path, card: BaseModelCard, adapter_path: Callable[[str], Path]
+    ) -> None:
         import torch
 
         # It would silently take the place of the configured size.
@@ -96,8 +91,12 @@ class _VllmCore:
 
         self._engine = LLMEngine.from_engine_args(_arguments(config, directory))
         self._vocabulary = self._engine.model_config.get_vocab_size()
-        weights = MergedServing if config.serving == "merged" else _Lora
-        self._weights: MergedServing | _Lora = weights(self._engine, config, directory, adapter_path)
+        self._end_of_turn = end_of_turn(self._engine.get_tokenizer())
+        self._weights: MergedServing | UnmergedServing
+        if config.serving == "merged":
+            self._weights = MergedServing(self._engine, config, directory, adapter_path)
+        else:
+            self._weights = UnmergedServing(self._engine, config, card, adapter_path)
         self._requests: dict[str, CompletionRequest] = {}
 
     def busy(self) -> bool:
@@ -108,11 +107,18 @@ class _VllmCore:
             raise EngineFailure(f"a request has token ids beyond the model's vocabulary of {self._vocabulary}")
         self._weights.request(request.adapter)
 
+    def serves(self, adapter: str | None) -> bool:
+        return self._weights.serves(adapter)
+
+    def serve(self, adapter: str | None) -> None:
+        self._weights.serve(adapter)
+
     def add(self, name: str, request: CompletionRequest) -> None:
         from vllm.inputs import tokens_input
 
         lora, prompt = self._weights.request(request.adapter), tokens_input(list(request.prompt_ids))
-        self._engine.add_request(name, prompt, _sampling(request), lora_request=lora)
+        sampling = _choosing(request.choices) if request.choices else _writing(request, self._end_of_turn)
+        self._engine.add_request(name, prompt, sampling, lora_request=lora)
         self._requests[name] = request
 
     def step(self) -> list[tuple[str, Completion]]:
@@ -154,9 +160,7 @@ def _arguments(config: VllmEngineConfig, directory: Path) -> Any:
     cpu = current_platform.is_cpu()
     options: dict[str, Any] = {}
     if config.serving == "lora":
-        # vLLM's CPU kernels take slot -1, no adapter, for the last one: a spare slot keeps that one empty.
-        slots = config.max_adapters + 1 if cpu else config.max_adapters
-        options = {"enable_lora": True, "max_loras": slots, "max_lora_rank": config.max_rank}
+        options = {"enable_lora": True, "max_lora_rank": config.max_rank, **slots(config)}
     if cpu:
         options["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
     return EngineArgs(
@@ -202,9 +206,8 @@ def _choosing(choices: tuple[int, ...]) -> Any:
     )
 
 
-def _sampling(request: CompletionRequest) -> Any:
-    if request.choices:
-        return _choosing(request.choices)
+def _writing(request: CompletionRequest, end_of_turn: tuple[int, ...]) -> Any:
+    """Asks for free text, which also ends at what the model's own configuration says."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -212,50 +215,8 @@ def _sampling(request: CompletionRequest) -> Any:
         max_tokens=request.max_tokens,
         temperature=request.temperature,
         seed=request.seed,
+        stop_token_ids=list(end_of_turn),
         logprobs=0,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-
-
-class _Lora:
-    """Serves many individuals at once from unmerged adapters."""
-
-    def __init__(
-        self, engine: Any, config: VllmEngineConfig, directory: Path, adapter_path: Callable[[str], Path]
-    ) -> None:
-        self._engine = engine
-        self._adapter_path = adapter_path
-        self._max_rank = config.max_rank
-        self._numbers = count(1)
-        self._requests: dict[str, Any] = {}
-
-    def request(self, adapter: str | None) -> Any:
-        if adapter is None:
-            return None
-        if adapter not in self._requests:
-            raise EngineFailure(f"adapter {adapter} is not loaded")
-        return self._requests[adapter]
-
-    def load(self, adapters: Sequence[str | None]) -> None:
-        from vllm.lora.request import LoRARequest
-
-        wanted = [adapter for adapter in adapters if adapter is not None]
-        fresh = {name: self._checked(name) for name in wanted if name not in self._requests}
-        for name in self._requests.keys() - set(wanted):
-            self._engine.remove_lora(self._requests.pop(name).lora_int_id)
-        for name, path in fresh.items():
-            # A number is never used twice: vLLM would answer with the weights it knows under it.
-            request = LoRARequest(name, next(self._numbers), str(path))
-            # Read here and not with the first request, where a bad file would end the engine.
-            self._engine.add_lora(request)
-            # Verified once more before anything is served: vLLM has read the files itself.
-            self._adapter_path(name)
-            self._requests[name] = request
-
-    def _checked(self, adapter: str) -> Path:
-        """Directory of an adapter whose weights are finite and small enough: what is not would harm all others."""
-        rank = load_named(adapter, self._adapter_path).rank
-        if rank > self._max_rank:
-            raise UsageError(f"engine.max_rank: adapter {adapter} has rank {rank}, expected at most {self._max_rank}")
-        return self._adapter_path(adapter).resolve()
