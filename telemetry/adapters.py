@@ -20,7 +20,6 @@ from telemetry.lora import (
     CONFIG,
     MAX_ALPHA,
     MAX_HEADER_BYTES,
-    MAX_WEIGHTS_BYTES,
     WEIGHTS,
     AdapterRefused,
     Files,
@@ -44,14 +43,22 @@ from telemetry.records import BaseModelCard, FileRef
 __all__ = ["AdapterRefused", "Files", "LoraWeights", "Shelf", "adapter_id", "check", "check_files", "load", "save"]
 
 MAX_CHANGE = 1000.0
+"""Norm of a module's change, in norms of an orthogonal matrix of its shape."""
 MAX_VALUE = 1000.0
+"""Size of a single value: of A, of B times the scale, and of the change itself. Trained weights stay below ten, and
+half precision overflows at 65,504."""
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
 def check(directory: Path, card: BaseModelCard, max_rank: int) -> str:
     """Passes a directory through the gate and returns the adapter's id. Raises AdapterRefused."""
-    room = sum(out + into for out, into in card.modules.values()) * max_rank * 4
-    return check_files(read_files(directory, room + MAX_HEADER_BYTES), card, max_rank)
+
+    def room(config: bytes) -> int:
+        rank, _, targets = _check_config(config, card, max_rank)
+        shapes = [shape for module, shape in card.modules.items() if last_part(module) in targets]
+        return MAX_HEADER_BYTES + 4 * rank * sum(out + into for out, into in shapes)
+
+    return check_files(read_files(directory, room), card, max_rank)
 
 
 def check_files(files: Files, card: BaseModelCard, max_rank: int) -> str:
@@ -76,19 +83,22 @@ def check_files(files: Files, card: BaseModelCard, max_rank: int) -> str:
 def _check_norms(weights: LoraWeights, card: BaseModelCard) -> None:
     """Finite factors can still overflow to NaN in the forward pass: refuse what is far beyond any weight matrix.
 
-    That is a change of more than `MAX_CHANGE` times the Frobenius norm of an orthogonal matrix of the module's shape,
-    and, because engines may multiply one factor after the other, a single value of more than `MAX_VALUE`.
+    Engines merge the factors, or multiply by one after the other with the scale inside B, in half precision. The
+    change's largest value is bounded by its rows' and columns' norms (Cauchy-Schwarz), and so is every partial sum.
     """
     for module, (a, b) in weights.factors.items():
-        for letter, factor in (("A", a), ("B", b)):
-            if (highest := float(np.abs(factor).max())) > MAX_VALUE:
-                name = tensor_name(module, letter)
+        for letter, factor, scale in (("A", a, 1.0), ("B", b, weights.scale)):
+            if (highest := scale * float(np.abs(factor).max())) > MAX_VALUE:
+                name = tensor_name(module, letter) + " times the scale" * (scale != 1.0)
                 refuse(WEIGHTS, f"{name} has a value of size {highest:.3g}, expected at most {MAX_VALUE:g}")
         wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
         squared = float(np.sum((wide_b.T @ wide_b) * (wide_a @ wide_a.T)))
         norm, limit = weights.scale * max(squared, 0.0) ** 0.5, MAX_CHANGE * min(card.modules[module]) ** 0.5
         if norm > limit:
             refuse(WEIGHTS, f"{module} changes by norm {norm:.3g}, expected at most {limit:.3g}")
+        rows, columns = np.linalg.norm(wide_b, axis=1), np.linalg.norm(wide_a, axis=0)
+        if (highest := weights.scale * float(rows.max() * columns.max())) > MAX_VALUE:
+            refuse(WEIGHTS, f"{module} changes a weight by up to {highest:.3g}, expected at most {MAX_VALUE:g}")
 
 
 def _check_config(data: bytes, card: BaseModelCard, max_rank: int) -> tuple[int, int, list[str]]:
@@ -135,7 +145,7 @@ class Shelf:
 
     def publish(self, directory: Path) -> tuple[str, tuple[FileRef, ...]]:
         """Copies a directory that passed the gate onto the shelf; a second time changes nothing."""
-        return self.publish_files(read_files(directory, MAX_WEIGHTS_BYTES))
+        return self.publish_files(read_files(directory))
 
     def publish_files(self, files: Files) -> tuple[str, tuple[FileRef, ...]]:
         """Id and store objects of the adapter.
@@ -206,6 +216,6 @@ def _keys(adapter: str) -> tuple[str, str]:
 
 def _holds(directory: Path, adapter: str) -> bool:
     try:
-        return adapter_id(*read_files(directory, MAX_WEIGHTS_BYTES)) == adapter
+        return adapter_id(*read_files(directory)) == adapter
     except AdapterRefused:
         return False

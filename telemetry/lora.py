@@ -81,7 +81,7 @@ def save(weights: LoraWeights, card: BaseModelCard) -> Files:
 
 def load(source: Path | Files) -> LoraWeights:
     """Weights in a directory or in two files' contents, as float32. Raises AdapterRefused if they cannot be read."""
-    files = source if isinstance(source, tuple) else read_files(source, MAX_WEIGHTS_BYTES)
+    files = source if isinstance(source, tuple) else read_files(source)
     config, tensors = parse_json(files[0], CONFIG), parse_tensors(files[1])
     rank, alpha = positive(config, "r", MAX_ALPHA), positive(config, "lora_alpha", MAX_ALPHA)
     modules = sorted({match[1] for name in tensors if (match := _TENSOR.fullmatch(name))})
@@ -105,15 +105,19 @@ def load_named(adapter: str, path_of: Callable[[str], Path]) -> LoraWeights:
     return weights
 
 
-def read_files(directory: Path, max_weights: int) -> Files:
-    """The two files of a directory that holds nothing else: no links, pipes, pickles beside them, or giants."""
+def read_files(directory: Path, room: Callable[[bytes], int] = lambda config: MAX_WEIGHTS_BYTES) -> Files:
+    """The two files of a directory that holds nothing else: no links, pipes, pickles beside them, or giants.
+
+    room: bytes that the weights may take by what the configuration says, asked before anything of them is read.
+    """
     try:
         names = set(os.listdir(directory))
     except OSError as error:
         raise AdapterRefused(f"{directory}: {error.strerror}") from error
     for name in sorted(names ^ {CONFIG, WEIGHTS}):
         refuse(show(name), "missing" if name not in names else "not a file of an adapter")
-    return _read_file(directory / CONFIG, MAX_CONFIG_BYTES), _read_file(directory / WEIGHTS, max_weights)
+    config = _read_file(directory / CONFIG, MAX_CONFIG_BYTES)
+    return config, _read_file(directory / WEIGHTS, room(config))
 
 
 def _read_file(path: Path, limit: int) -> bytes:

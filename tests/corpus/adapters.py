@@ -99,6 +99,16 @@ def hidden_giant(directory: Path) -> None:
     (directory / WEIGHTS).write_bytes(save(changed, CARD)[1])
 
 
+def factors(directory: Path, a: float, b: float, alpha: int = 4) -> None:
+    """One value each in A and B of the first module, zeros beside them, and any scale."""
+    changed = weights()
+    for factor, number in zip(changed.factors["model.layers.0.q_proj"], (a, b), strict=True):
+        factor[:] = 0.0
+        factor[0, 0] = number
+    for name, data in zip((CONFIG, WEIGHTS), save(LoraWeights(2, alpha, changed.factors), CARD), strict=True):
+        (directory / name).write_bytes(data)
+
+
 def cut(directory: Path, size: int) -> None:
     (directory / WEIGHTS).write_bytes((directory / WEIGHTS).read_bytes()[:size])
 
@@ -136,7 +146,9 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pipe": (lambda d: swap(d, os.mkfifo), f"{WEIGHTS}: not a plain file"),
     "config pipe": (lambda d: swap(d, os.mkfifo, CONFIG), f"{CONFIG}: not a plain file"),
     "directory": (lambda d: swap(d, Path.mkdir), f"{WEIGHTS}: not a plain file"),
-    "giant": (lambda d: os.truncate(d / WEIGHTS, 1 << 40), "expected at most"),
+    "giant": (lambda d: os.truncate(d / WEIGHTS, 1 << 40), f"expected at most {2**20 + 4 * 2 * 4 * (6 + 4)}"),
+    "just too large": (lambda d: os.truncate(d / WEIGHTS, 2**20 + 321), f"{2**20 + 321} bytes, expected at most"),
+    "giant of another rank": (lambda d: (os.truncate(d / WEIGHTS, 1 << 40), config(d, r=99)), "r is 99"),
     "giant config": (lambda d: (d / CONFIG).write_bytes(b" " * 70_000), "expected at most"),
     "empty": (lambda d: cut(d, 0), f"{WEIGHTS}: truncated"),
     "empty config": (lambda d: (d / CONFIG).write_bytes(b""), f"{CONFIG}: not readable JSON"),
@@ -189,7 +201,12 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "overflows later": (lambda d: value(d, 3e38), f"{A} has a value of size 3e+38"),
     "overflows unmerged": (hidden_giant, f"{A} has a value of size 3e+38"),
-    "huge norm": (lambda d: value(d, 900.0, everywhere=True), "changes by norm"),
+    "scale hides a giant": (
+        lambda d: factors(d, 0.0, 1.0, alpha=2**20),
+        f"{B} times the scale has a",
+    ),
+    "one giant weight": (lambda d: factors(d, 30.0, 25.0), "changes a weight by up to 1.5e+03, expected at most 1000"),
+    "huge norm": (lambda d: value(d, 400.0, everywhere=True), "changes by norm"),
     "rank lies": (lambda d: config(d, r=4), "expected (4, 4)"),
     "rank too large": (lambda d: config(d, r=99), f"{CONFIG}: r is 99, expected 1 to 8"),
     "rank is true": (lambda d: config(d, r=True), "r is True"),

@@ -14,7 +14,7 @@ from telemetry.failures import StateError
 from telemetry.lora import CONFIG, WEIGHTS, load_named
 from telemetry.records import BaseModelCard
 from telemetry.store import open_store
-from tests.corpus.adapters import BAD, CARD, join, value, weights, write
+from tests.corpus.adapters import BAD, CARD, factors, join, value, weights, write
 
 
 @pytest.fixture
@@ -49,6 +49,18 @@ def test_the_gate_takes_at_most_50_ms_per_megabyte() -> None:
         seconds.append(time.perf_counter() - began)
     assert megabytes > 2
     assert min(seconds) <= 0.05 * megabytes
+
+
+def test_what_the_gate_passes_stays_finite_in_half_precision(good: Path) -> None:
+    """At the very limits, merged or multiplied one factor after the other."""
+    for a, b in ((1000.0, 0.0), (0.0, 500.0), (22.36, 22.36), (1000.0, 0.5)):
+        factors(good, a, b)
+        check(good, CARD, max_rank=2)
+        read = load(good)
+        half_a, half_b = (factor.astype(np.float16) for factor in read.factors["model.layers.0.q_proj"])
+        scaled = half_b * np.float16(read.scale)
+        assert np.isfinite(scaled @ half_a).all()
+        assert np.isfinite(scaled @ (half_a @ np.ones(4, np.float16))).all()
 
 
 def test_tiny_numbers_are_no_reason_to_refuse(good: Path) -> None:
