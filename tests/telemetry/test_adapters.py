@@ -44,9 +44,9 @@ def test_the_gate_takes_at_most_50_ms_per_megabyte() -> None:
     files = save(LoraWeights(16, 16, factors), card)
     megabytes, seconds = len(files[1]) / 1e6, []
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()
         check_files(files, card, max_rank=16)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     assert megabytes > 2
     assert min(seconds) <= 0.05 * megabytes
 
