@@ -64,6 +64,9 @@ class ScriptedEngineConfig(Config):
     """Engine actors."""
     capacity: int = Field(default=64, ge=1, le=100_000)
     """Adapters served at once."""
+    seconds: float = Field(default=0.0, ge=0, le=3600)
+    """Time that one completion takes of the engine, which makes them one after the other: stands in for a model's own
+    time in dry runs and capacity tests. Changes no result."""
 
 
 EngineConfig = Annotated[VllmEngineConfig | ScriptedEngineConfig, Field(discriminator="kind")]

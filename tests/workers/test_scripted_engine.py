@@ -132,3 +132,17 @@ def test_untouched_play_is_spread_over_all_choices(engine):
     assert np.allclose(mean, 1 / 6, atol=0.01)
     assert asyncio.run(engine.describe()).capacity == 2
     assert ask(engine) == []
+
+
+def test_time_per_completion_is_taken_one_after_the_other_and_changes_no_answer():
+    async def timed(engine):
+        began = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(*(engine.complete([request] * 2) for _ in range(3)))
+        return asyncio.get_running_loop().time() - began, answers
+
+    request = CompletionRequest((1, 2, 3), None, CHOICES)
+    fast = ScriptedEngine(ScriptedEngineConfig(), lambda name: None)
+    slow = ScriptedEngine(ScriptedEngineConfig(seconds=0.02), lambda name: None)
+    seconds, answers = asyncio.run(timed(slow))
+    assert seconds >= 6 * 0.02
+    assert answers == asyncio.run(timed(fast))[1]

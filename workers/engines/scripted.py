@@ -67,6 +67,9 @@ class ScriptedEngine:
         """Answers in the order of the requests. Raises EngineFailure if an adapter named was not loaded."""
         if not requests:
             return []
+        if self._seconds:
+            async with self._busy:
+                await asyncio.sleep(self._seconds * len(requests))
         prompts = [array("q", request.prompt_ids).tobytes() for request in requests]
         logits = _logits(prompts, np.stack([self._policy(request.adapter) for request in requests]))
         return [
