@@ -24,7 +24,7 @@ from telemetry.ledger import Ledger
 from telemetry.records import FileRef
 from telemetry.store import Store
 
-HOUSEKEEPING = ("report.html", "driver.lock", "heartbeat", "logs")
+HOUSEKEEPING = ("report.html", "driver.lock", "heartbeat", "logs", "journal-cache")
 """Top-level names that belong to a run without being part of its record."""
 
 
@@ -35,7 +35,7 @@ def verify(store: Store) -> list[Finding]:
     tables and their rows, populations and lineages, and adapters. Raises StorageError when the store fails.
     """
     try:
-        entries = Journal(store).read()
+        entries = Journal(store).read(cached=False)
         state = fold(entries)
         config = config_of(state)
     except StateError as failure:

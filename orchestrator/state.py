@@ -48,7 +48,7 @@ class EpochOpened(Record):
     version: str
 
 
-class LivesCommitted(Struct, frozen=True, forbid_unknown_fields=True):
+class LivesCommitted(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """Lives whose rows are now part of the ledger: nearly all entries of a long journal are of this kind."""
 
     generation: int
@@ -244,18 +244,10 @@ def _check_format(genesis: dict[str, Any]) -> None:
 def apply(state: RunState, entry: Entry) -> None:
     """Advances the state by one entry."""
     event = body(entry)
-    if isinstance(event, EpochOpened):
+    if isinstance(event, LivesCommitted):
+        _commit_lives(state, entry, event)
+    elif isinstance(event, EpochOpened):
         state.epochs, state.owner = entry.epoch, event
-    elif isinstance(event, LivesCommitted):
-        _expect(entry, event.generation, state.generation)
-        lives = state.lives.setdefault(event.generation, {})
-        for individual, life, attempt in event.lives:
-            key = LifeKey(event.generation, individual, life)
-            if lives.setdefault(key, attempt) != attempt:
-                raise StateError(f"journal entry {entry.seq}: life {life} of {individual} is committed twice")
-        state.tables = dict(event.tables)
-        state.files.setdefault(event.generation, []).extend(entry.refs)
-        state.commits.append(event)
     elif isinstance(event, BirthCommitted):
         _expect(entry, event.generation, state.generation)
         state.births[event.result.individual] = event.result
@@ -273,6 +265,18 @@ def apply(state: RunState, entry: Entry) -> None:
         _rewind(state, entry, event)
     else:
         raise StateError(f"journal entry {entry.seq}: a second entry of kind {entry.kind!r}")
+
+
+def _commit_lives(state: RunState, entry: Entry, event: LivesCommitted) -> None:
+    generation = event.generation
+    _expect(entry, generation, state.generation)
+    lives = state.lives.setdefault(generation, {})
+    for individual, life, attempt in event.lives:
+        if lives.setdefault(LifeKey(generation, individual, life), attempt) != attempt:
+            raise StateError(f"journal entry {entry.seq}: life {life} of {individual} is committed twice")
+    state.tables = dict(event.tables)
+    state.files.setdefault(generation, []).extend(entry.refs)
+    state.commits.append(event)
 
 
 def _rewind(state: RunState, entry: Entry, event: Rewound) -> None:

@@ -103,6 +103,15 @@ class LocalStore(Store):
                 keys += [start + name for name in files if not name.startswith(".")]
         return sorted(keys)
 
+    def list_after(self, key: str) -> Keys:
+        folder, _, name = check_key(key).rpartition("/")
+        with self._guard(folder):
+            try:
+                names = os.listdir(self._path(folder))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        return sorted(f"{folder}/{one}" for one in names if one > name and not one.startswith("."))
+
     def fsync(self, keys: Iterable[str]) -> None:
         folders: set[Path] = set()
         for key in keys:

@@ -117,6 +117,13 @@ class ObjectStore(Store):
 
         return self._ask(prefix, read)
 
+    def list_after(self, key: str) -> Keys:
+        def read() -> Keys:
+            pages = obstore.list(self._client, prefix=check_key(key).rpartition("/")[0], offset=key)
+            return sorted(item["path"] for page in pages for item in page)
+
+        return self._ask(key, read)
+
     def fsync(self, keys: Iterable[str]) -> None:
         pass
 

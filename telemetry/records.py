@@ -74,7 +74,7 @@ class EndReason(StrEnum):
     """Infrastructure failed and the retries ran out: it lived at least this long, nobody knows how much longer."""
 
 
-class FileRef(Struct, frozen=True, forbid_unknown_fields=True):
+class FileRef(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """An immutable object of the run's store that a journal entry vouches for."""
 
     key: str
@@ -85,7 +85,7 @@ class FileRef(Struct, frozen=True, forbid_unknown_fields=True):
     """Hexadecimal."""
 
 
-class LifeKey(Struct, frozen=True):
+class LifeKey(Struct, frozen=True, gc=False):
     """Names a life within a run."""
 
     generation: int

@@ -65,6 +65,10 @@ class Store(ABC):
     def list(self, prefix: str) -> Keys:
         """All keys under a folder (`""` is the whole store), sorted, hidden files left out."""
 
+    def list_after(self, key: str) -> Keys:
+        """Keys beside `key`, in the same folder, that come after it; sorted."""
+        return [one for one in self.list(key.rpartition("/")[0]) if one > key]
+
     @abstractmethod
     def fsync(self, keys: Iterable[str]) -> None:
         """Make objects that a library wrote durable, with every directory above them.

@@ -14,7 +14,8 @@ from orchestrator.findings import Finding
 from orchestrator.inspection import verify
 from orchestrator.run import create
 from orchestrator.state import fold
-from telemetry.journal import Journal
+from telemetry import segments
+from telemetry.journal import Journal, key_of
 from telemetry.ledger import Ledger
 from telemetry.store import open_store
 from tests.orchestrator.forgery import EditBody, EditRows, forge, in_generation, replace
@@ -64,6 +65,17 @@ def test_an_interrupted_run_is_healthy_and_its_leftovers_are_notes(tmp_path: Pat
     assert {(one.severity, one.what) for one in findings} == {
         ("note", "was appended but never acknowledged; no reader sees its rows")
     }
+
+
+def test_an_entry_is_verified_itself_whatever_a_segment_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "SIZE", 4)
+    small_run(tmp_path / "run")
+    store = open_store(tmp_path / "run")
+    assert verify(store) == []
+    (tmp_path / "run" / key_of(1)).unlink()
+    assert fold(Journal(store).read()).finished
+    [finding] = verify(store)
+    assert finding.what.startswith(f"{key_of(1)}: missing")
 
 
 def test_every_flipped_bit_is_found_and_its_file_named(copied: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from telemetry.failures import FencedError, StateError, StorageError, UsageError
 from telemetry.journal import Journal, Writer, decode, encode, key_of, seal
-from telemetry.records import FileRef
 from telemetry.store import Store, open_store
+from tests.telemetry.journals import driver, ref, rewrite, write_run
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -27,22 +27,6 @@ JSON = st.recursive(
 @pytest.fixture
 def store(store_url: str) -> Store:
     return open_store(store_url)
-
-
-def driver(pid: int) -> dict[str, Any]:
-    return {"host": "node", "pid": pid}
-
-
-def ref(name: str) -> FileRef:
-    return FileRef(key=f"ledger/{name}", size=3, sha256="ab" * 32)
-
-
-def write_run(store: Store, entries: int = 6) -> Writer:
-    Journal(store).create({"seed": 7})
-    writer = Journal(store).open_epoch(driver(1))
-    for number in range(entries - 2):
-        writer.append("lives", {"number": number}, (ref(f"part-{number}"),))
-    return writer
 
 
 def test_what_was_appended_is_read(store: Store) -> None:
@@ -162,15 +146,6 @@ def test_an_append_whose_acknowledgement_was_lost_can_be_repeated(
     assert entry.seq == 6
 
 
-def rewrite(path: Path, **changes: Any) -> None:
-    """A well-formed entry with other content, as somebody who knows the format would plant it."""
-    members = {**json.loads(path.read_bytes()), **changes}
-    members.pop("sha256")
-    members.pop("format")
-    members["refs"] = [FileRef(**ref) for ref in members["refs"]]
-    path.write_bytes(encode(**members))
-
-
 def write_future_format(path: Path) -> None:
     data = path.read_bytes()
     payload = data[:-77].replace(b'"format":1', b'"format":2')
@@ -204,6 +179,13 @@ def test_damage_is_found_and_named(tmp_path: Path, name: str, seq: int) -> None:
     with pytest.raises(StateError, match=key_of(seq)) as error:
         Journal(open_store(tmp_path)).read()
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_entry_is_named(store: Store) -> None:
+    write_run(store)
+    store.delete(key_of(3))
+    with pytest.raises(StateError, match=f"^{key_of(3)}: missing, but {key_of(4)} exists"):
+        Journal(store).read()
 
 
 def test_a_replaced_entry_breaks_the_chain_behind_it(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def test_listing_shows_every_write_at_once_and_only_below_the_prefix(store: Stor
         assert key in store.list("journal")
     store.put("journal-notes", b"")
     assert store.list("journal") == keys
+    assert [store.list_after(key) for key in (keys[0], keys[27], keys[29])] == [keys[1:], keys[28:], []]
+    assert store.list_after("nothing/here") == []
     assert store.list("") == sorted([*keys, "journal-notes"])
     assert store.list("nothing") == []
 
