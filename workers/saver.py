@@ -2,7 +2,8 @@
 
 Law: a row counts when a journal entry acknowledges its attempt, and an attempt is sent to a sink once. So a sink may
 die at any instant, or write and not say so: the lives it took with it are lived again under new attempts, and what it
-had written of the old ones is never seen.
+had written of the old ones is never seen. A party's rows reach the sink in one append, so they are in one flush and
+in one acknowledgement.
 """
 
 import asyncio
@@ -14,10 +15,9 @@ from uuid import uuid4
 from telemetry.failures import NoProgressError, StorageError
 from telemetry.ledger import Receipt
 from telemetry.member import Member
-from telemetry.records import LifeSummary
 from telemetry.remote import NoAnswer, RemoteLost
-from workers.recorder import LifeRecord, LifeTask, to_tables
-from workers.work import Work, fresh
+from workers.recorder import LifeRecord, to_tables
+from workers.work import Lived, Work, fresh
 
 FLUSHES = 3
 """Times the sink is asked for one flush when only the reply was lost."""
@@ -37,21 +37,21 @@ class Saver:
         """The sink and its incarnation."""
         return await self.sink.start(self._restarts), self.sink.incarnation
 
-    def keep(self, task: LifeTask, summary: LifeSummary, held_by: int, work: Work) -> None:
-        """Takes a life that finished with its rows at incarnation `held_by`; to be lived again if that is gone."""
-        if held_by == self.sink.incarnation or summary.attempt in work.in_ledger:
-            work.finished[summary.attempt] = (task, summary, held_by)
+    def keep(self, lived: Lived, work: Work) -> None:
+        """Takes a party that finished, whose rows are with a sink; to be lived again if that one is gone."""
+        attempt = lived.party.attempt
+        if lived.held_by == self.sink.incarnation or attempt in work.in_ledger:
+            work.finished[attempt] = lived
         else:
-            work.again.append(fresh(task))
+            work.put_back([fresh(lived.party)])
 
     async def lost(self, incarnation: int, error: Exception, work: Work) -> bool:
         """As Member.lost; the lives whose rows the sink had not written are lived again."""
         lost = await self.sink.lost(incarnation, error, self._restarts)
         if lost:
-            for attempt, (task, _, held_by) in list(work.finished.items()):
-                if held_by == incarnation and attempt not in work.in_ledger:
-                    del work.finished[attempt]
-                    work.again.append(fresh(task))
+            held = [attempt for attempt, lived in work.finished.items() if lived.held_by == incarnation]
+            gone = [work.finished.pop(attempt) for attempt in held if attempt not in work.in_ledger]
+            work.put_back([fresh(lived.party) for lived in gone])
         return lost
 
     async def commit_until_all_lived(self, work: Work) -> None:
@@ -74,7 +74,7 @@ class Saver:
             work.in_ledger |= set(receipt.attempts)
         ready = [attempt for attempt in work.finished if attempt in work.in_ledger]
         if ready:
-            lives = [work.finished.pop(attempt)[1] for attempt in ready]
+            lives = [life for attempt in ready for life in work.finished.pop(attempt).lives]
             work.acknowledge(work.written, lives, monotonic() - work.last_commit)
             work.written = []
             work.last_commit = monotonic()
@@ -99,14 +99,16 @@ class Saver:
 
     async def _append_spent(self, sink: Any, incarnation: int, work: Work) -> None:
         """Records lives without tries left: they lasted no step that is known."""
-        tasks, work.spent = work.spent, []
-        if not tasks:
+        parties, work.spent = work.spent, []
+        if not parties:
             return
-        records = [LifeRecord(task) for task in tasks]
+        records = {party.attempt: [LifeRecord(task) for task in party.tasks] for party in parties}
+        rows = [record for lives in records.values() for record in lives]
         try:
-            await sink.append(*to_tables(records, **self._names, engine=""))
+            await sink.append(*to_tables(rows, **self._names, engine=""))
         except RemoteLost:
-            work.spent += map(fresh, tasks)
+            work.spent += map(fresh, parties)
             raise
-        for task, record in zip(tasks, records, strict=True):
-            work.finished[task.attempt] = (task, record.summary(), incarnation)
+        for party in parties:
+            lives = tuple(record.summary() for record in records[party.attempt])
+            work.finished[party.attempt] = Lived(party, lives, incarnation)

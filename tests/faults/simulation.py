@@ -12,7 +12,7 @@ from unittest.mock import patch
 import orchestrator.run
 import telemetry.journal
 import telemetry.sink
-import workers.pool
+import workers.placement
 from orchestrator.config import RunConfig
 from orchestrator.generation import Rooms, run_generation
 from orchestrator.rooms import TrainersRoom, WorkersRoom
@@ -234,6 +234,7 @@ async def build_workers(cluster: Cluster, config: RunConfig) -> WorkerPool:
         run=config.name,
         run_seed=config.seed,
         environment=config.environment,
+        heldout={},
         description=DESCRIPTION,
         request_batch=workers.request_batch,
     )
@@ -256,7 +257,7 @@ def patched() -> Iterator[None]:
             (telemetry.sink, "Ledger", MemoryLedger),
             (telemetry.sink, "open_store", lambda store: store),
             (telemetry.journal, "ThreadPoolExecutor", Inline),
-            (workers.pool, "CHUNK", CHUNK),
+            (workers.placement, "CHUNK", CHUNK),
         ):
             stack.enter_context(patch.object(module, name, value))
         yield

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from telemetry.store import open_store
 from workers.agent import LostLife, Report
 from workers.config import WorkersConfig
 from workers.engine import EngineFailure
-from workers.life import EnvironmentFailure
-from workers.pool import CHUNK, WorkerPool
+from workers.guard import EnvironmentFailure
+from workers.placement import CHUNK
+from workers.pool import WorkerPool
 from workers.recorder import LifeRecord, LifeTask, to_tables
 
 Life = tuple[str, int]
@@ -72,11 +74,14 @@ class Engine(Peer):
         super().__init__()
         self.fail = fail
         self.loaded: list[str | None] = []
+        self.lives = self.loads = 0
+        """Asked of it."""
 
     async def load(self, adapters: Sequence[str | None]) -> None:
         self.check()
         self.fail(self)
         self.loaded = list(adapters)
+        self.loads += 1
 
 
 class Agent(Peer):
@@ -88,6 +93,7 @@ class Agent(Peer):
 
     async def live(self, tasks: Sequence[LifeTask], engine_name: str, engine: Engine, sink: Any) -> Report:
         self.check()
+        engine.lives += len(tasks)
         await asyncio.sleep(0)
         lost = [*self.fail(self, tasks)]
         gone = {one.key for one in lost}
@@ -137,11 +143,15 @@ class Room:
         engine: Callable[[Engine], None] = lambda engine: None,
         agent: Callable[[Agent, Sequence[LifeTask]], Iterable[LostLife]] = lambda agent, tasks: (),
         sink: Callable[[Sink, str], None] = lambda sink, method: None,
+        replaced: Callable[[str], Awaitable[None]] | None = None,
+        engines: int = 1,
         agents: int = 1,
         capacity: int = 64,
         commit_seconds: float = 0.01,
+        together: bool = False,
         **config: Any,
     ) -> None:
+        """`replaced` is awaited by every start but the first of a member; it is told the member's role."""
         self.place = place
         self.starts: Counter[str] = Counter()
         self.lived: Counter[Life] = Counter()
@@ -155,12 +165,15 @@ class Room:
         def member(role: str, index: int, build: Callable[[], Peer]) -> Member:
             async def spawn() -> Peer:
                 self.starts[role] += 1
+                if one.incarnation and replaced is not None:
+                    await replaced(role)
                 return build()
 
-            return Member(role, index, spawn, pause=0.001)
+            one = Member(role, index, spawn, pause=0.001)
+            return one
 
         self.pool = WorkerPool(
-            engines=[member("engine", 0, lambda: Engine(engine))],
+            engines=[member("engine", index, lambda: Engine(engine)) for index in range(engines)],
             agents=[member("agent", index, lambda: Agent(watched)) for index in range(agents)],
             sink=member("sink", 0, lambda: Sink(place, sink)),
             capacity=capacity,
@@ -168,6 +181,7 @@ class Room:
             commit_seconds=commit_seconds,
             run="r",
             world="w",
+            together=together,
         )
 
     def acknowledge(self, receipts: Sequence[Receipt], lives: Sequence[LifeSummary], seconds: float) -> None:
@@ -239,6 +253,94 @@ def test_the_lives_of_a_lost_engine_are_lived_again_on_its_replacement(tmp_path:
     room.live(groups(2, 6))
     assert room.starts["engine"] == 2
     assert sorted(room.lived.values()) == [1] * 6 + [2] * 6
+
+
+async def never(role: str) -> None:
+    """A replacement that does not come."""
+    await asyncio.Event().wait()
+
+
+def test_no_life_waits_for_a_lost_agent(tmp_path: Path) -> None:
+    lost: list[Agent] = []
+
+    def fail(agent: Agent, tasks: Sequence[LifeTask]) -> tuple[()]:
+        if not lost:
+            lost.append(agent)
+            die(agent)
+        return ()
+
+    room = Room(tmp_path, agent=fail, agents=2, replaced=never)
+    room.live(groups(2, 2 * CHUNK))
+    assert lost
+    assert max(room.lived.values()) == 2
+    assert room.pool.restarts == 1
+
+
+def test_no_life_waits_for_a_lost_engine(tmp_path: Path) -> None:
+    async def lose_them(role: str) -> None:
+        waited.append(role)
+        await never(role)
+
+    def fail(agent: Agent, tasks: Sequence[LifeTask]) -> Iterable[LostLife]:
+        return [LostLife(task.key, "the engine died", engine=True) for task in tasks]
+
+    waited: list[str] = []
+    room = Room(tmp_path, agent=once(fail), engines=2, capacity=1, replaced=lose_them)
+    room.live(groups(2, 3))
+    assert waited == ["engine"]
+    assert sorted(room.lived.values()) == [1] * 3 + [2] * 3
+
+
+def test_a_replacement_that_does_not_start_ends_the_run_while_others_work(tmp_path: Path) -> None:
+    async def fail_to_start(role: str) -> None:
+        raise OSError("no such device")
+
+    lost: list[Agent] = []
+
+    def fail(agent: Agent, tasks: Sequence[LifeTask]) -> tuple[()]:
+        if agent in lost or not lost:
+            lost.append(agent)
+            die(agent)
+        return ()
+
+    room = Room(tmp_path, agent=fail, agents=2, replaced=fail_to_start, restarts=2, lives_per_agent=1)
+    with pytest.raises(NoProgressError, match=r"^agent-[01]: does not start: OSError: no such device$"):
+        room.live(groups(1, 1000))
+    assert room.committed(), "what the other agent lived meanwhile stays"
+
+
+def test_a_replacement_under_way_serves_the_next_generation(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await room.pool.live(groups(1, 4), room.acknowledge)
+        assert room.starts["agent"] == 3, "under way"
+        ready.set()
+        await asyncio.sleep(0.01)
+        assert all(agent.peer for agent in room.pool.agents)
+        await room.pool.live([[replace(task, life=task.life + 4) for task in groups(1, 4)[0]]], room.acknowledge)
+
+    async def until_ready(role: str) -> None:
+        await ready.wait()
+
+    ready = asyncio.Event()
+    room = Room(tmp_path, agent=once(die), agents=2, replaced=until_ready)
+    asyncio.run(scenario())
+    assert len(room.committed()) == 8
+    assert room.starts["agent"] == 3
+
+
+@pytest.mark.parametrize("individuals", [1, 3, 4])
+def test_engines_that_have_nothing_left_help_the_others(tmp_path: Path, individuals: int) -> None:
+    room = Room(tmp_path, engines=3, capacity=1, lives_per_agent=CHUNK)
+    room.live(groups(individuals, 60))
+    lives = [member.peer.lives for member in room.pool.engines]
+    assert sum(lives) == 60 * individuals
+    assert max(lives) - min(lives) <= CHUNK
+
+
+def test_engines_with_batches_of_their_own_load_no_other_weights(tmp_path: Path) -> None:
+    room = Room(tmp_path, engines=3, capacity=1)
+    room.live(groups(3, 60))
+    assert [(member.peer.lives, member.peer.loads) for member in room.pool.engines] == [(60, 1)] * 3
 
 
 @pytest.mark.parametrize("moment", ["before append", "after append", "before flush", "after flush"])
