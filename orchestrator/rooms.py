@@ -30,6 +30,7 @@ from workers import engines
 from workers.agent import AgentHost
 from workers.config import ScriptedEngineConfig, VllmEngineConfig
 from workers.engine import Engine, ModelDescription
+from workers.environment import is_shared
 from workers.pool import WorkerPool
 from workers.recorder import LifeTask
 from workers.registry import find, make
@@ -138,6 +139,7 @@ class Builder:
             Member("agent", index, partial(self._agent, index, description)) for index in range(config.workers.agents)
         ]
         await asyncio.gather(*(member.start(restarts) for member in (sink, *agents)))
+        world = find(config.environment.name)
         return WorkerPool(
             engines=engines_,
             agents=agents,
@@ -146,7 +148,8 @@ class Builder:
             config=config.workers,
             commit_seconds=config.ledger.commit_seconds,
             run=config.name,
-            world=find(config.environment.name).name,
+            world=world.name,
+            together=is_shared(world),
         )
 
     def trainers(self) -> TrainerPool:

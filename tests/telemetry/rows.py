@@ -19,6 +19,7 @@ def life(
     life_row = who | {"attempt": attempt, "world": "forage", "world_seed": (1 << 62) + life, "steps": steps}
     life_row |= {"end": "died", "cause": "hunger", "energy": 0.0, "adapter": None}
     life_row |= {"prompt_tokens": 60 * steps, "completion_tokens": steps, "started_at": BORN, "seconds": 0.25}
+    life_row |= {"seat": 0, "born": 0, "parent_seat": None, "result": ""}
     return pa.Table.from_pylist(step_rows, STEPS), pa.Table.from_pylist([life_row], LIVES)
 
 
