@@ -65,7 +65,12 @@ def main() -> None:
         ratio = journal["append_seconds"] / journal["fsync_seconds"]
         ours, raw = (f"{journal[name] * 1000:.1f}" for name in ("append_seconds", "fsync_seconds"))
         table.add_row("journal entry, ms, bare fsync and rename", ours, raw, f"{ratio:.2f}")
-        table.add_row(f"journal of {journal['entries']:,} entries folded, s", f"{journal['fold_seconds']:.1f}", "", "")
+        for name, how in (("segments", ""), ("objects", ", without segments")):
+            seconds = journal[f"{name}_read_seconds"] + journal[f"{name}_fold_seconds"]
+            table.add_row(f"{journal['entries']:,} journal entries to state{how}, s", f"{seconds:.1f}", "", "")
+        for name, shape in measure("tests.bench.commits").items():
+            label = f"commit of {shape['lives_per_commit']} lives ({name}), ms, share of wall time"
+            table.add_row(label, f"{shape['median_seconds'] * 1000:.0f}", "", f"{shape['wall_share']:.4f}")
     Console(width=110).print(table)
 
 

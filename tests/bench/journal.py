@@ -1,7 +1,12 @@
-"""The journal of a very long run: seconds to fold 100,000 entries, and an acknowledgement against a bare fsync."""
+"""The journal of a very long run: seconds from 100,000 entries to a state, and an acknowledgement against a bare fsync.
+
+To a state: every entry read from the page cache, checked and folded, in a process that has read none before. Once with
+the segments that a run leaves behind, once with the entries' own objects only.
+"""
 
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -10,10 +15,12 @@ from statistics import median
 from orchestrator.population import founders
 from orchestrator.runfile import load
 from orchestrator.state import FORMAT, LivesCommitted, RunCreated, dump, fold
-from telemetry.journal import GENESIS, NOTHING, Journal, Writer, decode, encode, key_of
+from telemetry import segments
+from telemetry.journal import GENESIS, NOTHING, Entry, Journal, Writer, decode, encode, key_of
 from telemetry.records import BaseModelCard, FileRef
 from telemetry.seeds import rng
 from telemetry.store import open_store
+from tests.bench.__main__ import measure
 from tests.forager import SMOKE
 
 ENTRIES = 100_000
@@ -25,16 +32,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "long"
         write(folder)
-        start = time.perf_counter()
-        state = fold(Journal(open_store(folder)).read())
-        seconds = time.perf_counter() - start
-        assert sum(map(len, state.lives.values())) == (ENTRIES - 1) * LIVES_PER_ENTRY
+        result: dict[str, float] = {"entries": ENTRIES}
+        for name in ("segments", "objects"):
+            result |= measure("tests.bench.journal", name, folder)
         ours, raw = append(Path(scratch) / "short"), fsync(Path(scratch) / "raw")
-    print(json.dumps({"entries": ENTRIES, "fold_seconds": seconds, "append_seconds": ours, "fsync_seconds": raw}))
+    print(json.dumps(result | {"append_seconds": ours, "fsync_seconds": raw}))
+
+
+def resume(name: str, folder: Path) -> dict[str, float]:
+    """Seconds to read and check, and to fold, with segments or without; and how many of them on the processor."""
+    start, used = time.perf_counter(), time.process_time()
+    entries = Journal(open_store(folder)).read(cached=name == "segments")
+    read = time.perf_counter()
+    state = fold(entries)
+    folded, used = time.perf_counter(), time.process_time() - used
+    assert sum(map(len, state.lives.values())) == (ENTRIES - 1) * LIVES_PER_ENTRY
+    seconds = {"read": read - start, "fold": folded - read, "cpu": used}
+    return {f"{name}_{what}_seconds": value for what, value in seconds.items()}
 
 
 def write(folder: Path) -> None:
-    """A journal as a run would leave it, without the waiting: nothing here is fsynced."""
+    """A journal as a run would leave it, without the waiting: its entries are not fsynced."""
     (folder / "journal").mkdir(parents=True)
     config = load(SMOKE)
     genesis = RunCreated(
@@ -45,13 +63,17 @@ def write(folder: Path) -> None:
         model=BaseModelCard(id="scripted", sha256="0" * 64, modules={}),
         founders=founders(config.population, config.reproduction.hyperparameter_mutation, rng(1, "founders")),
     )
-    previous = NOTHING
+    store, segment, previous = open_store(folder), list[Entry](), NOTHING
     for seq in range(ENTRIES):
         kind, body = (GENESIS, genesis.model_dump(mode="json")) if seq == 0 else ("lives", lives(seq))
         refs = [FileRef(f"ledger/{table}/{seq}", seq, f"{seq:064x}") for table in ("steps", "lives")] if seq else []
         data = encode(seq, previous, 0, "0" * 32, kind, body, refs)
         (folder / key_of(seq)).write_bytes(data)
-        previous = decode(data, seq).sha256
+        segment.append(decode(data, seq))
+        previous = segment[-1].sha256
+        if len(segment) == segments.SIZE:
+            segments.save(store, seq // segments.SIZE, segment)
+            segment = []
 
 
 def lives(seq: int) -> dict[str, object]:
@@ -100,4 +122,7 @@ def fsync(folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        print(json.dumps(resume(sys.argv[1], Path(sys.argv[2]))))
+    else:
+        main()
