@@ -1,6 +1,7 @@
 """The long campaign, `make faults-long`: every fault at every place, and kills until there were enough of them.
 
 Prints one line per kind of fault: how many cases, how many faults really happened, how many violations were found.
+For flipped bits a case is a file and a fault is a bit.
 Exits 1 on any violation, and when a kind of fault never happened. A kind that this machine cannot do is a line too.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, count, islice
 
-from tests.faults import gate, mounts, test_disk, test_kill, test_power, test_resume, test_syscalls
+from tests.faults import bit_flips, gate, mounts, test_disk, test_kill, test_power, test_resume, test_syscalls
 from tests.faults.harness import Calm, Outcome, calm, every, spread
 
 BATCH = 100
@@ -58,6 +59,7 @@ def plans(expected: Calm, kills: int, seed: int) -> Iterator[tuple[str, str, Cal
     cut = partial(test_power.cut_power, expected)
     yield "power cut at every call", loops, lambda: chain.from_iterable(every(cut, cuts))
     yield "moved run", gated, at(test_resume.move, spread(indices[20:], 50))
+    yield "every bit of every file", "", bit_flips.cases
 
 
 def main() -> int:
@@ -71,7 +73,7 @@ def main() -> int:
     began = time.monotonic()
     expected = calm()
     print(f"{len(expected.calls)} file-changing system calls, digest {expected.digest[:16]}, first seed {asked.seed}\n")
-    print(f"{'fault':32}{'cases':>8}{'landed':>8}{'violations':>12}{'seconds':>9}")
+    print(f"{'fault':32}{'cases':>8}{'landed':>9}{'violations':>12}{'seconds':>9}")
     for name, missing, cases in plans(expected, asked.kills, asked.seed):
         if asked.only not in name:
             continue
@@ -84,7 +86,7 @@ def main() -> int:
             done, landed, bad = done + 1, landed + outcome.landed, bad + bool(outcome.problems)
             if outcome.problems:
                 print(f"  {name}, {outcome.point}: {'; '.join(outcome.problems)}", flush=True)
-        print(f"{name:32}{done:8}{landed:8}{bad:12}{time.monotonic() - start:9.0f}", flush=True)
+        print(f"{name:32}{done:8}{landed:9}{bad:12}{time.monotonic() - start:9.0f}", flush=True)
         failed |= bool(bad) or not landed
     print(f"\n{'FAILED' if failed else 'ok: no violations'}, {(time.monotonic() - began) / 60:.1f} min")
     return int(failed)

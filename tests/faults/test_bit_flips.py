@@ -16,27 +16,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from orchestrator.digest import digest
 from orchestrator.findings import Finding
-from orchestrator.inspection import verify
-from orchestrator.run import create, reopen
 from telemetry import delta_log
 from telemetry.journal import ENTRY_KEY
-from telemetry.ledger import SETTINGS, Ledger
 from telemetry.store import open_store
 from tests.corpus import parquet
+from tests.faults import bit_flips
+from tests.faults.bit_flips import digest_of, errors, files, named, resumed, unused
 from tests.inprocess import forager_here
 from tests.orchestrator.forgery import forge, in_generation
-from tests.orchestrator.small_run import Interrupted, Levers, drive, small_config, small_run, state_at
-from workers.engines.scripted import CARD
-
-HOUSEKEEPING = {
-    "driver.lock": b"4711\n",
-    "logs/agent-0.log": b"a line\n",
-    "report.html": b"<html>",
-    "probe/x": b"first",
-}
-"""What a driver leaves beside its run's record."""
+from tests.orchestrator.small_run import small_run, state_at
 
 Spoil = Callable[[Path, Path, random.Random], object]
 """Damages the first file; the second is a copy of it outside the run."""
@@ -80,73 +69,20 @@ SPOILS: dict[str, Spoil] = {
 }
 
 
-def files(place: Path) -> list[Path]:
-    return sorted(path for path in place.rglob("*") if path.is_file())
-
-
-def errors(place: Path) -> list[Finding]:
-    return [finding for finding in verify(open_store(place)) if finding.severity == "error"]
-
-
-def digest_of(place: Path) -> str:
-    store, state = state_at(place)
-    return digest(state, Ledger(store))
-
-
-def resumed(place: Path) -> str:
-    """Digest of the run at `place`, finished in a copy and found in order."""
-    copy = Path(shutil.copytree(place, place.parent / "resumed", symlinks=True))
-    drive(reopen(open_store(copy), small_config()))
-    assert not errors(copy)
-    found = digest_of(copy)
-    shutil.rmtree(copy)
-    return found
-
-
-def litter(place: Path) -> Path:
-    for name, content in HOUSEKEEPING.items():
-        (place / name).parent.mkdir(exist_ok=True)
-        (place / name).write_bytes(content)
-    return place
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run whose tables hold checkpoints, and rows that nobody acknowledged."""
-    place = tmp_path_factory.mktemp("flips") / "finished"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SETTINGS, "delta.checkpointInterval", "4")
-        small_run(place, Levers(lives_per_commit=5, zombies=True))
-    return litter(place)
+    return bit_flips.finished(tmp_path_factory.mktemp("flips") / "finished")
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run killed between an append and its acknowledgement, in its second generation."""
-    place = tmp_path_factory.mktemp("flips") / "interrupted"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SETTINGS, "delta.checkpointInterval", "4")
-        with pytest.raises(Interrupted):
-            drive(create(open_store(place), small_config(), CARD), Levers(5, zombies=True, commits_left=4))
-    return litter(place)
+    return bit_flips.interrupted(tmp_path_factory.mktemp("flips") / "interrupted")
 
 
 @pytest.fixture(params=["finished", "interrupted"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of either run, to be damaged."""
     return Path(shutil.copytree(request.getfixturevalue(request.param), tmp_path / request.param))
-
-
-def unused(place: Path) -> set[Path]:
-    """Housekeeping, checkpoints, and what was appended after the last acknowledgement."""
-    store, state = state_at(place)
-    found = {place / name for name in HOUSEKEEPING} | set(place.glob("ledger/*/_delta_log/*checkpoint*"))
-    for name, version in state.tables.items():
-        table = f"ledger/{name}"
-        for path in (place / table / "_delta_log").glob("*[0-9].json"):
-            if int(path.stem) > version:
-                found |= {path, *(place / key for key, _ in delta_log.added(store, table, int(path.stem)))}
-    return found
 
 
 def test_the_runs_hold_every_kind_of_file(finished: Path, interrupted: Path) -> None:
@@ -180,7 +116,7 @@ def check_named(place: Path, spoil: Spoil, draw: random.Random, but: Collection[
     chosen = [path for path in sorted(set(files(place)) - unused(place) - set(but)) if draw.random() < share]
     for path, found in each(place, chosen, spoil, draw):
         key = str(path.relative_to(place))
-        assert any(key in f"{one.where} {one.what}" for one in found), f"{key} is not named in {found}"
+        assert named(found, key), f"{key} is not named in {found}"
 
 
 def check_harmless(place: Path, rounds: int, spoils: list[Spoil]) -> None:
