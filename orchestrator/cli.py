@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator import cli_worlds
 from orchestrator.places import GENESIS, branch_of, open_existing, open_run, open_store
 from telemetry import __version__
 from telemetry.failures import ForagerError, StateError, UsageError
@@ -19,6 +20,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(cli_worlds.app)
 
 RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML).")]
 RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or store URL, e.g. runs/demo.")]
@@ -122,13 +125,26 @@ def lineage(run: RunPlace, json: Json = False) -> None:
         print_lineage(rows)
 
 
-@app.command(epilog="Example: `forager replay runs/demo champion/3` or `forager replay runs/demo g002-001/5`")
-def replay(run: RunPlace, life: Annotated[str, typer.Argument(metavar="LIFE")], json: Json = False) -> None:
-    """Print a committed life step by step: what the agent saw, did, and what came of it."""
+@app.command(epilog="Example: `forager replay runs/demo champion/3`, `forager replay runs/demo --check`")
+def replay(
+    run: RunPlace,
+    life: Annotated[str, typer.Argument(metavar="LIFE", help="g002-001/5 or champion/5.")] = "",
+    check: Annotated[
+        bool, typer.Option("--check", help="Live it again from its recorded actions and compare.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Print a committed life step by step, or prove that its world leads to the same states again."""
     store, state = open_run(run)
+    if check:
+        from orchestrator.relive import relive_all
+
+        findings, count = relive_all(store, state, life)
+        _report(findings, json, f"{count} instances lived again from their recorded actions, every state equal")
+        return
     from orchestrator.replay import print_life
 
-    print_life(store, state, life, as_json=json)
+    print_life(store, state, life or "champion", as_json=json)
 
 
 @app.command(epilog="Example: `forager evaluate runs/demo --who champion --lives 128`")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
 from orchestrator.run import champion, config_of
 from orchestrator.state import RunState
 from telemetry.failures import UsageError
@@ -84,7 +86,9 @@ def recall(state: RunState, ledger: Ledger, key: LifeKey) -> Life:
     """A committed life with all its steps. Raises UsageError when the ledger does not hold it."""
     attempts = [state.lives[key.generation][key]]
     files = state.vouched(key.generation)
-    [rows, steps] = [ledger.recall(name, key.generation, files, attempts) for name in ("lives", "steps")]
+    # Those who lived together have one attempt.
+    own = (pc.field("individual") == key.individual) & (pc.field("life") == key.life)
+    [rows, steps] = [ledger.recall(name, key.generation, files, attempts).filter(own) for name in ("lives", "steps")]
     if rows.num_rows != 1:
         raise UsageError(f"life: {key.individual}/{key.life} has {rows.num_rows} rows; see `forager verify`")
     row = rows.to_pylist()[0]

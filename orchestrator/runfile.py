@@ -103,7 +103,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise UsageError(f"{path}: got more than {MAX_BYTES} bytes, expected a run file")
     document = parse(data, str(path))
     for override in overrides:
-        _apply(document, override)
+        assign(document, override)
     return validate(document, str(path))
 
 
@@ -114,7 +114,7 @@ def override(document: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig
     """
     changed = json.loads(json.dumps(document))
     for one in overrides:
-        _apply(changed, one)
+        assign(changed, one)
     before, after = validate(dict(document), "run"), validate(changed, "run")
     difference = _first_difference(semantic(before), semantic(after))
     if difference:
@@ -163,7 +163,7 @@ def validate(document: dict[str, Any], where: str) -> RunConfig:
         raise UsageError(f"{where}: {_explain(error)}") from error
 
 
-def _apply(document: dict[str, Any], override: str) -> None:
+def assign(document: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts, where = key.split("."), f"--set {override[:80]}"
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:

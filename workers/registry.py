@@ -14,7 +14,7 @@ from workers.environment import World, is_shared
 from workers.guard import EnvironmentFailure, Guard, SharedGuard, blame, boundary, is_word
 
 ENTRY_POINTS = "forager.environments"
-PARTS = ("name", "Settings", "rules", "horizon", "actions", "reset", "step", "state")
+PARTS = ("name", "Settings", "reset", "step", "state")
 ANSWER = "rest"
 """What is said in a rehearsal where any text may be."""
 
