@@ -98,8 +98,6 @@ class MergedServing:
         tensors = self._base.tensors(self._working[adapter])
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
         self._serving = adapter
-        if not self._engine.reset_prefix_cache():
-            raise EngineFailure("the prefix cache could not be reset")
 
     def load(self, adapters: Sequence[str | None]) -> None:
         self._working = {name: self._known_or_read(name) for name in adapters}

@@ -116,7 +116,10 @@ class _VllmCore:
     def add(self, name: str, request: CompletionRequest) -> None:
         from vllm.inputs import tokens_input
 
-        lora, prompt = self._weights.request(request.adapter), tokens_input(list(request.prompt_ids))
+        lora = self._weights.request(request.adapter)
+        # No adapter meets what another one left in the prefix cache, and what it left itself is still good when its
+        # turn comes again.
+        prompt = tokens_input(list(request.prompt_ids), cache_salt=request.adapter or "base")
         sampling = _choosing(request.choices) if request.choices else _writing(request, self._end_of_turn)
         self._engine.add_request(name, prompt, sampling, lora_request=lora)
         self._requests[name] = request
