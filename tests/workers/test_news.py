@@ -1,5 +1,6 @@
 """The news world: shows nothing but the article, pays by squared error, and lets skill live."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from telemetry.failures import UsageError
@@ -113,6 +115,7 @@ def test_without_signal_texts_and_returns_are_the_same_ones() -> None:
 # --- energy and score ---
 
 
+@hypothesis(max_examples=40)
 @given(seed=st.integers(0, 2**63 - 1), actions=answers)
 def test_energy_is_squared_error_saved_less_upkeep_and_zero_is_death(seed: int, actions: list[str]) -> None:
     world, saved = WORLDS["train"], 0.0
@@ -132,6 +135,7 @@ def test_energy_is_squared_error_saved_less_upkeep_and_zero_is_death(seed: int, 
     assert outcome.end is EndReason.DIED or (step == 23 and outcome.end is EndReason.SURVIVED)
 
 
+@hypothesis(max_examples=40)
 @given(seed=st.integers(0, 2**63 - 1), actions=answers)
 def test_the_score_is_the_negative_mean_squared_error_of_all_articles(seed: int, actions: list[str]) -> None:
     world = WORLDS["train"]
@@ -144,6 +148,7 @@ def test_the_score_is_the_negative_mean_squared_error_of_all_articles(seed: int,
     assert result["score"] == pytest.approx(-np.mean((np.array(result["predicted"]) - actual) ** 2))
 
 
+@hypothesis(max_examples=60)
 @given(seed=st.integers(0, 1000), one=answers, other=answers)
 def test_death_is_never_worth_it(seed: int, one: list[str], other: list[str]) -> None:
     world, ends = WORLDS["train"], []
@@ -205,6 +210,7 @@ def test_held_out_evaluation_reads_what_training_never_does() -> None:
 # --- a life is a function of seed and answers ---
 
 
+@hypothesis(max_examples=25)
 @given(seed=st.integers(0, 2**63 - 1), actions=answers)
 def test_a_life_is_a_pure_function_of_seed_and_actions(seed: int, actions: list[str]) -> None:
     def trace(world: News) -> list[Any]:
@@ -215,25 +221,25 @@ def test_a_life_is_a_pure_function_of_seed_and_actions(seed: int, actions: list[
     assert trace(used) == trace(news())
 
 
+def digest() -> str:
+    world, seen = news(articles=500, data_seed=8), list[Any]()
+    for seed in range(20):
+        world.reset(seed)
+        for action in News.actions * 5:
+            outcome = world.step(action)
+            seen += [outcome.observation.text, world.state()]
+            if outcome.end:
+                break
+        seen.append(world.result())
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
 def test_other_processes_live_the_same_lives() -> None:
-    program = """
-import hashlib, json
-from workers.environments.news import News, NewsSettings
-world, seen = News(NewsSettings(articles=500)), []
-for seed in range(20):
-    seen.append(world.reset(seed).text)
-    while (outcome := world.step(world.actions[len(seen) % 5])).end is None:
-        seen += [outcome.observation.text, world.state()]
-    seen.append(world.result())
-print(hashlib.sha256(json.dumps(seen).encode()).hexdigest())
-"""
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(said) == 1
+    program = "from tests.workers.test_news import digest; print(digest())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env={"PYTHONHASHSEED": "1"}, capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip() == digest()
 
 
 def test_a_life_ends_once_and_takes_only_its_words() -> None:
@@ -306,6 +312,6 @@ def test_articles_are_short_and_answers_are_single_tokens_of_the_small_model() -
     codec = Codec(ModelDescription(CARD, str(tokenizer), (), (), (), 512, 1))
     assert [codec.decode([token]) for token in codec.choices(News.actions)] == list(News.actions)
     assert len(codec.prompt(News.rules, "")) <= 24
-    lengths = [len(codec.prompt("", text)) for text in WORLDS["train"].articles.texts]
+    lengths = [len(codec.prompt("", text)) for text in WORLDS["train"].articles.texts[:300]]
     assert min(lengths) >= 20
     assert max(lengths) <= 40

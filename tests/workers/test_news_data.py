@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.failures import UsageError
@@ -133,6 +133,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
 # --- splitting ---
 
 
+@settings(max_examples=60)
 @given(
     gaps=st.lists(st.integers(0, 3 * DAY), min_size=2, max_size=60),
     words=st.data(),
@@ -192,10 +193,10 @@ def test_a_file_without_two_sides_or_without_change_is_refused(tmp_path: Path) -
 
 
 def test_an_overwritten_file_is_read_again(tmp_path: Path) -> None:
-    settings = NewsSettings(data=str(written(tmp_path / "news.csv", **many(400))))
-    assert len(load(settings).ids) == 293
+    dials = NewsSettings(data=str(written(tmp_path / "news.csv", **many(400))))
+    assert len(load(dials).ids) == 293
     written(tmp_path / "news.csv", **many(800))
-    assert len(load(settings).ids) == 593
+    assert len(load(dials).ids) == 593
 
 
 # --- the grammar ---

@@ -76,7 +76,6 @@ def report(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float
     `rank correlation t`: its t-statistic with n - 2 degrees of freedom.
     `long-short bp`: mean return per block of days of the portfolio of `curve`, in hundredths of a percent.
     `long-short t`: its t-statistic over blocks.
-    `articles`: how many different ones were read.
     Empty with fewer than 3 articles or 2 blocks of days.
     """
     found = collect(results)
@@ -88,9 +87,7 @@ def report(results: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float
     chances = np.full(len(found.days), 1 / len(found.days))
     samples = [statistics.of(draws.multinomial(len(found.days), chances).astype(np.float64)) for _ in range(RESAMPLES)]
     lows, highs = np.quantile(np.array([list(sample.values()) for sample in samples]), [0.025, 0.975], axis=0)
-    intervals = zip(values, lows, highs, strict=True)
-    rows = {name: (values[name], float(low), float(high)) for name, low, high in intervals}
-    return {**rows, "articles": (float(len(found.block)),) * 3}
+    return {name: (values[name], float(low), float(high)) for name, low, high in zip(values, lows, highs, strict=True)}
 
 
 def curve(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
