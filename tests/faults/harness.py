@@ -34,6 +34,7 @@ for module in (
     *("orchestrator.audit", "orchestrator.digest", "orchestrator.driver", "orchestrator.finish"),
     *("orchestrator.inspection", "orchestrator.runfile", "pandas", "pyarrow.acero", "trainer.objectives.scripted"),
     *("workers.engines.scripted", "workers.environments.forage"),
+    *("pydantic.type_adapter", "rich._emoji_codes", "typer._adapters", "typer._click.decorators"),
 ):
     import_module(module)
 page.template()
