@@ -144,7 +144,7 @@ def test_an_adapter_that_is_not_loaded_is_refused_and_the_engine_goes_on(merged)
     assert ask(engine, decision(codec, SIGHTS[0])) == fresh[:1]
 
 
-def test_adapters_that_take_turns_answer_as_each_does_alone(merged):
+def test_adapters_that_take_turns_answer_as_each_does_alone(merged, directory, card):
     engine, codec, _ = merged
     names = [("a1", None, "a2")[number * number % 3] for number in range(len(SIGHTS))]
     choosing = [decision(codec, text, name) for text, name in zip(SIGHTS, names, strict=True)]
@@ -167,8 +167,11 @@ def test_adapters_that_take_turns_answer_as_each_does_alone(merged):
         together = {}
         for number, answers in enumerate(asyncio.run(several_calls())):
             together |= zip([*choosing[number::4], *writing[number::4]], answers, strict=True)
-        for request in choosing:
-            assert np.allclose(together[request].choice_logprobs, alone[request].choice_logprobs, atol=1e-4)
+        for name, weights in ((None, None), ("a1", random_adapter(card, seed=1)), ("a2", random_adapter(card, seed=2))):
+            mine = [request for request in choosing if request.adapter == name]
+            expected = logprobs([alone[request] for request in mine])
+            assert np.allclose(logprobs([together[request] for request in mine]), expected, atol=1e-4)
+            assert np.allclose(expected, reference(directory, mine, weights), atol=1e-3)
         for request in writing:
             assert together[request].token_ids == alone[request].token_ids
             assert np.allclose(together[request].logprobs, alone[request].logprobs, atol=1e-3)
