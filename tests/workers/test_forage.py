@@ -19,7 +19,16 @@ from telemetry.records import EndReason
 from telemetry.seeds import held_out_world_seed, world_seed
 from workers.environment import Environment, Observation, Policy
 from workers.environments.forage import Forage
-from workers.environments.forage_land import DIRECTIONS, THICKET, draw, lay_out, offset, towards
+from workers.environments.forage_land import (
+    DIRECTIONS,
+    THICKET,
+    Land,
+    draw,
+    lay_out,
+    lay_out_unseen,
+    offset,
+    towards,
+)
 from workers.environments.forage_settings import ForageSettings
 from workers.environments.forage_text import View, parse, render
 from workers.reference import Played, play, random_policy
@@ -301,9 +310,14 @@ def test_dials_switch_weather_and_wolf_off() -> None:
 # --- the land and its picture ---
 
 
-@given(seed=st.integers(0, 2**32), size=st.integers(5, 20), sight=st.integers(1, 64))
-def test_the_land_has_room_for_everything(seed: int, size: int, sight: int) -> None:
-    world = forage(size=size, sight=sight, bushes=size * size // 4)
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.integers(5, 20),
+    sight=st.integers(1, 64),
+    maps=st.sampled_from(["train", "unseen"]),
+)
+def test_the_land_has_room_for_everything(seed: int, size: int, sight: int, maps: str) -> None:
+    world = forage(size=size, sight=sight, bushes=size * size // 4, maps=maps)
     world.reset(seed)
     state = world.state()
     bushes = {(x, y) for x, y, _ in state["bushes"]}
@@ -314,9 +328,10 @@ def test_the_land_has_room_for_everything(seed: int, size: int, sight: int) -> N
     assert state["wolf"] != state["agent"]
 
 
-def test_a_wolf_begins_out_of_sight() -> None:
+@pytest.mark.parametrize("family", [lay_out, lay_out_unseen])
+def test_a_wolf_begins_out_of_sight(family: Callable[..., Land]) -> None:
     for seed in range(100):
-        land = lay_out(10, 16, 3, np.random.default_rng(seed))
+        land = family(10, 16, 3, np.random.default_rng(seed))
         assert sum(map(abs, offset(10, land.start, land.den))) > 3
 
 
@@ -357,6 +372,7 @@ def test_the_world_is_registered() -> None:
 @pytest.mark.parametrize(
     ("settings", "dial"),
     [
+        ({"maps": "held"}, "maps"),
         ({"size": 4}, "size"),
         ({"bushes": 26}, "bushes"),
         ({"max_energy": 5}, "start_energy"),

@@ -15,7 +15,18 @@ from telemetry.records import EndReason
 from telemetry.seeds import rng
 from workers.environment import Observation, Outcome
 from workers.environments import forage_land, forage_text
-from workers.environments.forage_land import DIRECTIONS, Cell, Land, distance, lay_out, move, nearest, offset, towards
+from workers.environments.forage_land import (
+    DIRECTIONS,
+    Cell,
+    Land,
+    distance,
+    lay_out,
+    lay_out_unseen,
+    move,
+    nearest,
+    offset,
+    towards,
+)
 from workers.environments.forage_settings import ForageSettings
 from workers.environments.forage_text import CLEAR, FROST, RAIN, View
 
@@ -184,7 +195,8 @@ class Forage:
 
 def _born(settings: ForageSettings, seed: int) -> _Life:
     draws = rng(seed, "forage")
-    land = lay_out(settings.size, settings.bushes, settings.sight, draws)
+    family = lay_out if settings.maps == "train" else lay_out_unseen
+    land = family(settings.size, settings.bushes, settings.sight, draws)
     return _Life(
         land=land,
         weather_draws=draws.random(settings.horizon).tolist(),

@@ -23,6 +23,7 @@ RIPE_BUSH, BARE_BUSH, WOLF, AGENT, AGENT_AND_WOLF = "o", ",", "W", "@", "X"
 """What `draw` puts on top of the terrain."""
 
 _PATCH_WALK = 6
+_BUSHES_PER_GROVE = 4
 _CELLS_PER_PATCH = {THICKET: 24, MARSH: 32}
 
 
@@ -50,8 +51,28 @@ def lay_out(size: int, bushes: int, sight: int, rng: np.random.Generator) -> Lan
     start, *grown = [_cell(size, index) for index in plain[: bushes + 1]]
     dens = (_cell(size, index) for index in reversed(order) if ground[index] != THICKET)
     den = next((cell for cell in dens if distance(offset(size, start, cell)) > sight), _cell(size, plain[-1]))
-    rows = tuple("".join(ground[index : index + size]) for index in range(0, size * size, size))
-    return Land(size, rows, start, tuple(grown), den)
+    return Land(size, _rows(size, ground), start, tuple(grown), den)
+
+
+def lay_out_unseen(size: int, bushes: int, sight: int, rng: np.random.Generator) -> Land:
+    """A fresh land of another family, with as much of everything: bushes stand in groves, thicket and marsh lie in
+    straight belts, and the wolf's den is as near to the start as it may be."""
+    ground = _belts(size, rng)
+    order: list[int] = rng.permutation(size * size).tolist()
+    start, *plain = [_cell(size, index) for index in order if ground[index] == PLAIN]
+    centres = plain[: -(-bushes // _BUSHES_PER_GROVE)]
+    ways = {cell: min(distance(offset(size, centre, cell)) for centre in centres) for cell in plain} if centres else {}
+    grown = sorted(ways, key=ways.__getitem__)[:bushes]
+    dens = sorted(
+        (_cell(size, index) for index in order if ground[index] != THICKET),
+        key=lambda cell: distance(offset(size, start, cell)),
+    )
+    den = next((cell for cell in dens if distance(offset(size, start, cell)) > sight), dens[-1])
+    return Land(size, _rows(size, ground), start, tuple(grown), den)
+
+
+def _rows(size: int, ground: list[str]) -> tuple[str, ...]:
+    return tuple("".join(ground[index : index + size]) for index in range(0, size * size, size))
 
 
 def _ground(size: int, rng: np.random.Generator) -> list[str]:
@@ -67,6 +88,20 @@ def _ground(size: int, rng: np.random.Generator) -> list[str]:
             if ground[index] == PLAIN:
                 ground[index] = kind
             index = neighbours[index][int(next(draws) * 4)]
+    return ground
+
+
+def _belts(size: int, rng: np.random.Generator) -> list[str]:
+    """Terrain row by row: plain with belts, each as many cells in a straight line as a patch has steps."""
+    cells = size * size
+    ground = [PLAIN] * cells
+    neighbours = _neighbours(size)
+    for kind, share in _CELLS_PER_PATCH.items():
+        for index, way in rng.integers((cells, 4), size=(cells // share, 2)).tolist():
+            for _ in range(_PATCH_WALK):
+                if ground[index] == PLAIN:
+                    ground[index] = kind
+                index = neighbours[index][way]
     return ground
 
 

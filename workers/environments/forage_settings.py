@@ -1,5 +1,7 @@
 """The dials of the foraging world. Law: closed, bounded, and consistent with each other before a world is built."""
 
+from typing import Literal
+
 from pydantic import Field, ValidationInfo, field_validator
 
 from telemetry.config import Config
@@ -10,6 +12,9 @@ class ForageSettings(Config):
 
     size: int = Field(default=10, ge=5, le=64)
     """Cells along each side of the land."""
+    maps: Literal["train", "unseen"] = "train"
+    """Family of maps: `train` strews bushes and patches evenly; `unseen` has groves, belts of terrain and a near den,
+    to be asked for in held-out evaluation."""
     horizon: int = Field(default=60, ge=1, le=1000)
     """Steps after which a life that still goes on has survived."""
     max_energy: int = Field(default=20, ge=1, le=1000)
