@@ -59,7 +59,6 @@ class News:
         self._settings = settings
         self.articles = load(settings)
         """What is read, in order of time."""
-        self._counted = [max(-settings.winsor, min(settings.winsor, value)) for value in self.articles.returns]
         self.forecasts = {word: grades * settings.grade for word, grades in WORDS.items()}
         """The return that each answer forecasts, in standard deviations."""
         if settings.data == SYNTHETIC:
@@ -85,7 +84,7 @@ class News:
             raise ValueError(f"{action!r} is not one of {', '.join(self.actions)}")
         if life.end is not None:
             raise RuntimeError("the life has ended; reset() begins the next one")
-        actual = self._counted[life.places[len(life.forecasts)]]
+        actual = self.articles.counted[life.places[len(life.forecasts)]]
         life.forecasts.append(forecast)
         life.gained += forecast * (2 * actual - forecast)  # actual² - (forecast - actual)²
         steps, cause = len(life.forecasts), ""
@@ -117,7 +116,7 @@ class News:
         """
         life, settings, articles = self._life, self._settings, self.articles
         unread = settings.horizon - len(life.forecasts)
-        base = sum(self._counted[place] ** 2 for place in life.places)
+        base = sum(self.articles.counted[place] ** 2 for place in life.places)
         return {
             "articles": [articles.ids[place] for place in life.places],
             "days": [articles.days[place] for place in life.places],

@@ -29,6 +29,8 @@ class Articles:
     texts: tuple[str, ...]
     returns: tuple[float, ...]
     """Less the mean, in standard deviations of the training returns."""
+    counted: tuple[float, ...]
+    """The same, winsorised."""
     deviation: float
     """That standard deviation, as a fraction."""
 
@@ -63,11 +65,13 @@ def _load(settings: NewsSettings, stamp: tuple[int, int] | None) -> Articles:
             f"environment.settings.data: {settings.data}: got equal returns in training, expected different ones"
         )
     side = training if settings.split == "train" else held_out
+    returns = (table.returns[side] - mean) / deviation
     return Articles(
         ids=tuple(side.tolist()),
         days=tuple((table.times[side] // DAY).tolist()),
         texts=tuple(texts[index] for index in side),
-        returns=tuple(((table.returns[side] - mean) / deviation).tolist()),
+        returns=tuple(returns.tolist()),
+        counted=tuple(returns.clip(-settings.winsor, settings.winsor).tolist()),
         deviation=deviation,
     )
 
