@@ -292,9 +292,9 @@ def test_state_result_and_picture_are_small_and_survive_json() -> None:
     assert len(json.dumps(world.result())) < 65_536 / 2
     first, second, third = Market.draw(state).splitlines()
     assert first == f"step 500  sp500 {state['date']}  energy {state['wealth']:.1f}"
-    assert re.fullmatch(r"[▁▂▃▄▅▆▇█]{21}  close \d+\.\d", second)
+    assert re.fullmatch(r"[▁▂▃▄▅▆▇█]{21}  close \d+", second)
     assert third.startswith(f"{state['position']}  held ")
-    assert "▁▁▁  close 7.0" in Market.draw({**state, "closes": [7, 7, 7]})
+    assert "▁▁▁  close 7" in Market.draw({**state, "closes": [7, 7, 7]})
 
 
 def test_the_founding_strategies_are_documented_and_short() -> None:

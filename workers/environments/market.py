@@ -20,6 +20,7 @@ from workers.environments import market_report, market_view
 from workers.environments.market_account import DAYS_PER_YEAR, START, Account
 from workers.environments.market_data import Series, load
 from workers.environments.market_settings import MarketSettings
+from workers.environments.market_view import Look
 from workers.environments.market_windows import eras, pick
 
 LONG, FLAT, SHORT = "long", "flat", "short"
@@ -38,7 +39,7 @@ class _Life:
     born: int
     """Day of the first decision, as all days a position in the series."""
     day: int
-    texts: list[str]
+    looks: list[Look]
     growth: list[float]
     """Return from each day's close to the next."""
     account: Account
@@ -88,8 +89,8 @@ class Market:
     def reset(self, seed: int) -> Observation:
         """Begins the life of a seed."""
         series, day = pick(seed, self._eras)
-        texts, growth = _prepared(series)
-        self._life = _Life(series, day, day, texts, growth, Account())
+        looks, growth = _prepared(series)
+        self._life = _Life(series, day, day, looks, growth, Account())
         return self._observe()
 
     def step(self, action: str) -> Outcome:
@@ -112,9 +113,9 @@ class Market:
         return Outcome(self._observe(), life.end, cause)
 
     def state(self) -> Mapping[str, Any]:
-        """Hidden state: what is traded and when, the books, and the last closes relative to 100 at birth."""
+        """Hidden state: what is traded and when, the books, and the last closes relative to 1000 at birth."""
         life, account = self._life, self._life.account
-        scale = 100 / life.series.closes[life.born]
+        scale = 1000 / life.series.closes[life.born]
         return {
             "step": life.step,
             "series": life.series.name,
@@ -123,7 +124,7 @@ class Market:
             "wealth": account.wealth,
             "held": account.held,
             "turnover": account.turnover,
-            "closes": [round(close * scale, 2) for close in life.series.closes[life.day - _SHOWN : life.day + 1]],
+            "closes": [round(close * scale) for close in life.series.closes[life.day - _SHOWN : life.day + 1]],
         }
 
     def result(self) -> Mapping[str, Any]:
@@ -154,11 +155,11 @@ class Market:
     def _observe(self) -> Observation:
         life = self._life
         energy = life.account.wealth
-        text = f"{life.texts[life.day]} You are {life.position}. Energy {energy:.0f}."
+        text = f"{market_view.text(life.looks[life.day])} You are {life.position}. Energy {energy:.0f}."
         return Observation(text, self.actions, energy)
 
 
 @lru_cache(maxsize=64)
-def _prepared(series: Series) -> tuple[list[str], list[float]]:
-    """Texts and returns of a series, once per process."""
-    return market_view.texts(series.closes), [later / close - 1 for close, later in pairwise(series.closes)]
+def _prepared(series: Series) -> tuple[list[Look], list[float]]:
+    """Looks and returns of a series, once per process."""
+    return market_view.looks(series.closes), [later / close - 1 for close, later in pairwise(series.closes)]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
+Steps = npt.NDArray[np.int64]
 
 LOOKBACK = 60
 """Trading days back from today's close that a text looks at."""
@@ -23,25 +24,32 @@ MOST = 3
 CALM, WILD = 0.8, 1.25
 """Volatility of the last month relative to the whole look-back: below is calm, above is wild."""
 
-_MOVES = {0: "even", **{n: f"up {n}" for n in range(1, MOST + 1)}, **{-n: f"down {n}" for n in range(1, MOST + 1)}}
+Look = tuple[str | int, ...]
+"""A day in words: the four moves, the swings, and the place from 0 to 10."""
+
+_MOVES = np.array([f"down {-n}" if n < 0 else f"up {n}" if n else "even" for n in range(-MOST, MOST + 1)], dtype=object)
+_SWINGS = np.array(["calm", "usual", "wild"], dtype=object)
+_TEXT = f"{'. '.join(f'{name} %s' for name in SPANS)}. Swings %s. Place %d of 10."
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def texts(closes: Sequence[float]) -> list[str]:
-    """The market part of the observation for every day; empty for the first LOOKBACK days."""
+def looks(closes: Sequence[float]) -> list[Look]:
+    """What every day looks like; nothing for the first LOOKBACK days."""
     prices = np.asarray(closes, dtype=np.float64)
     if len(prices) <= LOOKBACK:
-        return [""] * len(prices)
+        return [()] * len(prices)
     growth = prices[1:] / prices[:-1] - 1
     volatility = _volatility(growth, LOOKBACK)
-    moves = [_move(prices, days, volatility) for days in SPANS.values()]
     recent = _volatility(growth, SPANS["Month"])
-    swings = np.where(recent < CALM * volatility, 0, np.where(recent > WILD * volatility, 2, 1)).tolist()
-    told = [""] * LOOKBACK
-    for *ways, swing, place in zip(*moves, swings, _place(prices), strict=True):
-        parts = [f"{name} {_MOVES[way]}" for name, way in zip(SPANS, ways, strict=True)]
-        told.append(f"{'. '.join(parts)}. Swings {('calm', 'usual', 'wild')[swing]}. Place {place} of 10.")
-    return told
+    moves = (_move(prices, days, volatility) for days in SPANS.values())
+    swings = np.where(recent < CALM * volatility, 0, np.where(recent > WILD * volatility, 2, 1))
+    columns = (*(_MOVES[MOST + move] for move in moves), _SWINGS[swings], _place(prices))
+    return [()] * LOOKBACK + list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def text(look: Look) -> str:
+    """The market part of an observation."""
+    return _TEXT % look
 
 
 def _volatility(growth: Numbers, days: int) -> Numbers:
@@ -54,16 +62,16 @@ def _volatility(growth: Numbers, days: int) -> Numbers:
     return root
 
 
-def _move(prices: Numbers, days: int, volatility: Numbers) -> list[int]:
+def _move(prices: Numbers, days: int, volatility: Numbers) -> Steps:
     """Return over `days` in standard deviations, rounded and cut off at MOST, for every day from LOOKBACK on."""
     move = prices[LOOKBACK:] / prices[LOOKBACK - days : len(prices) - days] - 1
     scale = volatility * sqrt(days)
     deviations = np.divide(move, scale, out=np.zeros_like(move), where=scale > 0)
-    steps: list[int] = np.clip(np.rint(deviations), -MOST, MOST).astype(int).tolist()
+    steps: Steps = np.clip(np.rint(deviations), -MOST, MOST).astype(np.int64)
     return steps
 
 
-def _place(prices: Numbers) -> list[int]:
+def _place(prices: Numbers) -> Steps:
     """Where each close lies between the lowest (0) and the highest (10) of its look-back."""
     today = low = high = prices[LOOKBACK:]
     for back in range(1, LOOKBACK + 1):
@@ -71,19 +79,19 @@ def _place(prices: Numbers) -> list[int]:
         low, high = np.minimum(low, earlier), np.maximum(high, earlier)
     width = high - low
     share = np.divide(today - low, width, out=np.full_like(width, 0.5), where=width > 0)
-    tenths: list[int] = np.rint(10 * share).astype(int).tolist()
+    tenths: Steps = np.rint(10 * share).astype(np.int64)
     return tenths
 
 
 def draw(state: Mapping[str, Any]) -> str:
-    """A recorded state: where and when, the last closes (100 at birth) as bars, and what is held."""
+    """A recorded state: where and when, the last closes (1000 at birth) as bars, and what is held."""
     closes = state["closes"]
     low, width = min(closes), max(closes) - min(closes)
     bars = "".join(_BARS[round((close - low) / width * (len(_BARS) - 1)) if width else 0] for close in closes)
     return "\n".join(
         [
             f"step {state['step']}  {state['series']} {state['date']}  energy {state['wealth']:.1f}",
-            f"{bars}  close {closes[-1]:.1f}",
+            f"{bars}  close {closes[-1]}",
             f"{state['position']}  held {state['held']:.1f}  turnover {state['turnover']:.1f}",
         ]
     )
