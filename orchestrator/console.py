@@ -19,8 +19,8 @@ from orchestrator.plain import clean, duration, ends_text
 from telemetry.numerals import interval, number
 
 if TYPE_CHECKING:
-    from orchestrator.fitness import Estimate
     from orchestrator.lineage import LineageRow
+    from orchestrator.state import EvaluationRow
     from orchestrator.summary import Summary
 
 MEASURED = {"rmst": "mean survival", "energy": "mean final energy", "result": "mean score"}
@@ -36,6 +36,9 @@ def print_summary(summary: Summary, report: str) -> None:
         console.print(_history_table(summary))
     if summary.evaluation:
         console.print(_evaluation_table(summary))
+        models = [row for row in summary.evaluation if row.individual and row.measures]
+        if models:
+            console.print(_measures_table(models))
         console.print(_verdict(summary))
     console.print(Text.assemble(("report  ", "dim"), clean(report, 1000)), soft_wrap=True)
 
@@ -78,23 +81,27 @@ def _history_table(summary: Summary) -> RenderableType:
 
 
 def _evaluation_table(summary: Summary) -> RenderableType:
-    measures = list(dict.fromkeys(name for row in summary.evaluation for name in row.measures))
-    columns = ("held-out worlds", MEASURED.get(summary.fitness_kind, "mean fitness"), *map(clean, measures))
-    table = _table(*columns, "lives", "how lives ended")
+    measured = MEASURED.get(summary.fitness_kind, "mean fitness")
+    table = _table("held-out worlds", measured, "lives", "how lives ended")
     for row in summary.evaluation:
         name = "founder (untouched model)" if row.who == "founder" else clean(row.who)
         table.add_row(
             Text(name, style="bold" if row.who == "champion" else ""),
             Text(interval(row.mean, row.low, row.high), style="bold" if row.who == "champion" else ""),
-            *(_estimate(row.measures.get(name)) for name in measures),
             f"{row.lives:,}",
             Text(ends_text(row.ends), style="dim"),
         )
     return table
 
 
-def _estimate(found: Estimate | None) -> str:
-    return "-" if found is None else interval(found.value, found.low, found.high)
+def _measures_table(rows: Sequence[EvaluationRow]) -> RenderableType:
+    """What the world itself reports of the models' lives; of scripted players the report has it."""
+    table = _table("the world reports", *(clean(row.who) for row in rows), "")
+    for name in dict.fromkeys(name for row in rows for name in row.measures):
+        found = [row.measures.get(name) for row in rows]
+        cells = ["-" if one is None else interval(one.value, one.low, one.high) for one in found]
+        table.add_row(Text(clean(name)), *cells, "")
+    return table
 
 
 def _verdict(summary: Summary) -> Text:

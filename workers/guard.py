@@ -29,6 +29,9 @@ MAX_STATE = 1 << 20
 MAX_ENERGY = 1e30
 """The ledger keeps energies as float32."""
 
+# `json.dumps` would make an encoder for every state.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
 
 class EnvironmentFailure(ForagerError):
     """A world broke its contract; the fault of its author, never of the agent."""
@@ -85,7 +88,7 @@ class _Checks:
         return seen
 
     def _json(self, value: object, what: str) -> str:
-        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+        text = _encode(value)
         if len(text) > MAX_STATE:
             self._refuse(what, text, f"at most {MAX_STATE} characters of JSON")
         return text

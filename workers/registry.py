@@ -81,8 +81,14 @@ def maker(name: str, settings: Mapping[str, Any]) -> Callable[[], Any]:
         raise UsageError(f"{where}: got {reprlib.repr(first['input'])}: {first['msg']}") from failure
 
     def build() -> Any:
-        with boundary(world.name, "its constructor"):
-            return world(checked)
+        try:
+            with boundary(world.name, "its constructor"):
+                return world(checked)
+        except EnvironmentFailure as failure:
+            # A setting that only the constructor can judge, such as a file that is not there: the user's to mend.
+            if isinstance(failure.__cause__, UsageError):
+                raise failure.__cause__ from None
+            raise
 
     return build
 

@@ -66,6 +66,7 @@ def evaluation_row(who: str, mean: float) -> dict[str, Any]:
         "low": mean - 1,
         "high": mean + 1,
         "ends": {"survived": 4, "died:starved": 60},
+        "measures": {},
     }
 
 
@@ -251,3 +252,22 @@ def test_points_lie_inside_the_figure() -> None:
     for x, y in re.findall(r'<circle class="dot[^"]*" cx="([\d.-]+)" cy="([\d.-]+)"', html):
         assert 46 <= float(x) <= 326
         assert 14 <= float(y) <= 266
+
+
+def test_what_the_world_reports_is_shown_beside_its_players() -> None:
+    data = run_data()
+    assert "What the world itself reports" not in render(data)
+    data["evaluation"][-1]["measures"] = {"sharpe": {"value": -0.123, "low": -0.4, "high": 0.2}}
+    page = render(data)
+    assert "sharpe" in page
+    assert '-0.123 <span class="soft">[-0.400, 0.200]</span>' in page
+
+
+def test_a_negative_fitness_is_drawn_to_scale() -> None:
+    data = run_data(fitness_kind="result")
+    for row in data["history"]:
+        row |= {"best": -0.5, "low": -0.6, "high": -0.4, "mean": -0.8, "worst": -1.0}
+    chart = fitness_chart(data)
+    marks = {float(mark["text"]): mark["at"] for mark in chart["y_ticks"]}
+    assert min(marks) <= -1.0
+    assert marks[min(marks)] > chart["best"][0]["y"] > marks[0.0]
