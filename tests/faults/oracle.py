@@ -3,6 +3,7 @@
 It looks at every entry once and at the rows it acknowledges, and knows which results the run must come to.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from telemetry.journal import Journal
 from telemetry.tables import TABLES, VOLATILE
 from tests.faults.memory import Handle, MemoryLedger, file_of
 from tests.faults.world import World
+from workers.life import STRIDE
 
 Life = tuple[int, str, int]
 STABLE = {name: [column for column in schema.names if column not in VOLATILE] for name, schema in TABLES.items()}
@@ -121,11 +123,12 @@ class Oracle:
         return {"lives": self._lives, "birth": self._birth, "generation": self._generation}[kind](body, world)
 
     def _lives(self, body: Mapping[str, Any], world: World) -> str:
+        attempts = Counter(attempt for _, _, attempt in body["lives"])
         for individual, life, attempt in body["lives"]:
             key = (self.generation, individual, life)
             if key in self.committed:
                 return f"life {key} is committed twice"
-            if individual not in self.populations[self.generation] or not 0 <= life < self.lives:
+            if individual not in self.populations[self.generation] or not 0 <= life % STRIDE < self.lives:
                 return f"life {key} was never to be lived"
             self.committed[key] = attempt
             if [end for end in body["ends"] if end == "censored"]:
@@ -133,7 +136,8 @@ class Oracle:
                 self.expected = None
             ends = world.rows["lives"].get(attempt, [])
             steps = world.rows["steps"].get(attempt, [])
-            if len(ends) != 1 or sorted(step for _, step in steps) != list(range(ends[0][1])):
+            wanted = sorted(step for _, number in ends for step in range(number))
+            if len(ends) != attempts[attempt] or sorted(step for _, step in steps) != wanted:
                 return f"life {key} has the rows {ends} and {steps}, expected each once"
             for table, rows in (("lives", ends), ("steps", steps)):
                 versions = {version for version, _ in rows}
@@ -184,5 +188,5 @@ class Oracle:
 
     def _missing(self) -> int:
         """Lives of this generation that are not committed."""
-        done = sum(generation == self.generation for generation, _, _ in self.committed)
+        done = sum(generation == self.generation and life < STRIDE for generation, _, life in self.committed)
         return len(self.populations[self.generation]) * self.lives - done

@@ -5,7 +5,7 @@ A peer is called like a `telemetry.actors.Actor`: the answer comes, comes late, 
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b, sha256
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from tests.faults.virtual_time import VirtualLoop
 from tests.faults.world import Process
 from trainer.job import TrainingJob, TrainingResult
 from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
-from workers.environment import Observation, Outcome
+from workers.environment import Birth, Observation, Outcome, Turn
 from workers.prompt import BYTES
 
 CARD = BaseModelCard(id="scripted", sha256="5" * 64, modules={"policy": (16, 32)})
@@ -39,6 +39,8 @@ class Cluster:
         self.world = process.world
         self.loop = loop
         self.peers: list[Peer] = []
+        self.shared = False
+        """Engines are given all adapters of a party, however many."""
 
     async def start(self, role: str, build: Callable[[], Any], timeout: float) -> "Peer":
         """A new peer that hosts what `build` returns. Raises RemoteLost when it does not start."""
@@ -186,6 +188,44 @@ class Toy:
         return {"day": self.day}
 
 
+class SharedToy:
+    """The same for several at once. Who has won twice bears a child, once."""
+
+    name: ClassVar[str] = "shared-toy-v1"
+    Settings: ClassVar[type[BaseModel]] = Settings
+    shared: ClassVar[bool] = True
+    rules, actions, horizon = Toy.rules, Toy.actions, Toy.horizon
+
+    def __init__(self, settings: Settings) -> None:
+        self.energy: dict[int, int] = {}
+        self.day = self.coins = 0
+
+    def reset(self, seed: int, seats: int) -> tuple[Observation, ...]:
+        self.energy, self.day, self.coins = dict.fromkeys(range(seats), 2), 0, seed
+        return tuple(map(self.observe, range(seats)))
+
+    def step(self, actions: Mapping[int, str]) -> Turn:
+        side = self.actions[self.coins >> self.day & 1]
+        self.day += 1
+        outcomes, born = {}, {}
+        for seat, action in actions.items():
+            self.energy[seat] += 1 if action == side else -1
+            dead = self.energy[seat] <= 0
+            outcomes[seat] = Outcome(self.observe(seat), EndReason.DIED if dead else None, "ruined" if dead else "")
+        for seat in actions:
+            if self.energy[seat] == 4:
+                child = len(self.energy)
+                self.energy[child], self.energy[seat] = 1, 3
+                born[child] = Birth(seat, self.observe(child))
+        return Turn(outcomes, born)
+
+    def observe(self, seat: int) -> Observation:
+        return Observation(f"{self.day} {self.energy[seat]}", self.actions, float(self.energy[seat]))
+
+    def state(self, seat: int) -> dict[str, Any]:
+        return {"day": self.day, "seats": len(self.energy)}
+
+
 class ToyEngine:
     """Implements the Engine protocol: an answer is a hash of prompt and adapter."""
 
@@ -197,7 +237,7 @@ class ToyEngine:
         return DESCRIPTION
 
     async def load(self, adapters: Sequence[str | None]) -> None:
-        if len(set(adapters)) > CAPACITY:
+        if len(set(adapters)) > CAPACITY and not self._cluster.shared:
             self._cluster.world.fail(f"an engine for {CAPACITY} adapters was given {len(set(adapters))}")
         self._loaded = frozenset(adapters)
 

@@ -26,8 +26,10 @@ from tests.faults.virtual_time import Deadlock, VirtualLoop
 from tests.faults.world import Crash, Process, Violation, World
 from trainer.launch import TrainerPool
 from workers.agent import AgentHost, Report
+from workers.environment import is_shared
 from workers.pool import Member, WorkerPool
 from workers.recorder import LifeTask
+from workers.registry import find
 
 MOST_TURNS = 50_000
 """Turns of the loop that no driver of a toy run can need."""
@@ -37,13 +39,15 @@ CHUNK = 2
 """Lives per call to an agent."""
 
 
-def toy_config(*, engines: int = 1, jobs: int = 1, commit_seconds: float = 1.0, **workers: Any) -> RunConfig:
+def toy_config(
+    *, shared: bool = False, engines: int = 1, jobs: int = 1, commit_seconds: float = 1.0, **workers: Any
+) -> RunConfig:
     """Two generations of three individuals with two lives each; the parameters decide how, never what."""
     return RunConfig.model_validate(
         {
             "name": "toy",
             "generations": 2,
-            "environment": {"name": "tests.faults.peers:Toy"},
+            "environment": {"name": f"tests.faults.peers:{'SharedToy' if shared else 'Toy'}"},
             "population": {
                 "size": 3,
                 "lives": 2,
@@ -60,14 +64,15 @@ def toy_config(*, engines: int = 1, jobs: int = 1, commit_seconds: float = 1.0, 
 
 
 @cache
-def configs() -> list[RunConfig]:
+def configs(shared: bool) -> list[RunConfig]:
     """Deployments that must all come to the same results, the last one only if it censors no life."""
+    make = partial(toy_config, shared=shared)
     return [
-        toy_config(),
-        toy_config(engines=2, agents=2, jobs=2, restarts=1),
-        toy_config(agents=2, lives_per_agent=3, commit_seconds=0.2, restarts=1, life_retries=1),
-        toy_config(engines=3, jobs=3, commit_seconds=5.0, restarts=0),
-        toy_config(agents=2, life_retries=1, when_spent="censor"),
+        make(),
+        make(engines=2, agents=2, jobs=2, restarts=1),
+        make(agents=2, lives_per_agent=3, commit_seconds=0.2, restarts=1, life_retries=1),
+        make(engines=3, jobs=3, commit_seconds=5.0, restarts=0),
+        make(agents=2, life_retries=1, when_spent="censor"),
     ]
 
 
@@ -108,12 +113,14 @@ class Runner:
 class Simulation:
     """Drivers, one after the other and now and then one within the other, on one world."""
 
-    def __init__(self, world: World, oracle: Oracle) -> None:
+    def __init__(self, world: World, oracle: Oracle, shared: bool) -> None:
+        """`shared`: all individuals live together, in the shared toy world."""
         self.drivers = 0
         self.ends: Counter[str] = Counter()
         """How drivers ended."""
         self._world = world
         self._oracle = oracle
+        self._shared = shared
         self._standing = 0
         world.take_over = self._take_over
 
@@ -149,7 +156,7 @@ class Simulation:
         """How the driver ended, in a word and its message."""
         world = self._world
         try:
-            turn_the_loop(process, loop, world.dice.choice(configs()))
+            turn_the_loop(process, loop, world.dice.choice(configs(self._shared)))
         except Crash:
             return "crash"
         except Deadlock:
@@ -190,6 +197,7 @@ def turn_the_loop(process: Process, loop: VirtualLoop, config: RunConfig) -> Non
         run.rewind(world.dice.randrange(len(run.state.history)))
     runner = Runner(loop, process)
     cluster = Cluster(process, loop)
+    cluster.shared = is_shared(find(config.environment.name))
     pool = runner.run(build_workers(cluster, config))
     trainers = TrainerPool(
         config.trainer, lambda index: cluster.start(f"trainer-{index}", ToyTrainer, config.trainer.timeout)
@@ -245,6 +253,7 @@ async def build_workers(cluster: Cluster, config: RunConfig) -> WorkerPool:
         capacity=CAPACITY,
         config=workers,
         commit_seconds=config.ledger.commit_seconds,
+        together=cluster.shared,
     )
 
 

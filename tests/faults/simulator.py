@@ -2,7 +2,8 @@
 
 Time is virtual, store and ledger are in memory, and one seed decides every fault: what dies, hangs, answers late or
 twice, and where the driver crashes, is stopped, or is replaced by another. After each driver's end the journal is
-judged from outside, and the next driver takes the run over. Two modes, as in TigerBeetle's VOPR:
+judged from outside, and the next driver takes the run over. In every fourth seed the world is shared: the lives of an
+instance count together or not at all. Two modes, as in TigerBeetle's VOPR:
 
     safety      faults never stop; whatever was committed is right and stays so
     liveness    faults stop after a while; then the run finishes with the digest of a run without faults
@@ -63,14 +64,16 @@ def simulate(seed: int, mode: Mode) -> Outcome:
     """One run from its founding to its end, or to the first broken promise."""
     dice = random.Random(f"{mode} {seed}")
     rates = {kind: rate * dice.uniform(0.3, 2) for kind, rate in RATES.items() if dice.random() < 0.5}
-    return run_in(World(dice, inf if mode == "safety" else dice.randint(1, 12), rates), seed, mode, expected())
+    shared = seed % 4 == 3
+    world = World(dice, inf if mode == "safety" else dice.randint(1, 12), rates)
+    return run_in(world, seed, mode, expected(shared), shared)
 
 
-def run_in(world: World, seed: int, mode: Mode, expected: Expected | None) -> Outcome:
+def run_in(world: World, seed: int, mode: Mode, expected: Expected | None, shared: bool = False) -> Outcome:
     """Driver after driver until the run has finished, a promise is broken, or a safety run has seen enough."""
-    config = configs()[0]
+    config = configs(shared)[0]
     oracle = Oracle(config.population.size, config.population.lives, config.generations, expected, digest=seed % 8 == 0)
-    simulation = Simulation(world, oracle)
+    simulation = Simulation(world, oracle, shared)
     with patched():
         try:
             while not oracle.finished and (mode == "liveness" or simulation.drivers < MOST_DRIVERS):
@@ -81,10 +84,10 @@ def run_in(world: World, seed: int, mode: Mode, expected: Expected | None) -> Ou
 
 
 @cache
-def expected() -> Expected:
+def expected(shared: bool = False) -> Expected:
     """What every run must come to."""
     world = World(random.Random(0), 0, {})
-    outcome = run_in(world, 0, "liveness", None)
+    outcome = run_in(world, 0, "liveness", None, shared)
     if not outcome.finished:
         raise AssertionError("\n".join(outcome.trace))
     return expectation(world)

