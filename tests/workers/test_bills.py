@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.failures import UsageError
@@ -38,8 +38,8 @@ from workers.registry import held_out, make
 answers = st.lists(st.one_of(st.text(max_size=12), st.sampled_from([SKIP, "7", "yes", "the answer is no"])), min_size=1)
 
 
-def bills(**settings: Any) -> Bills:
-    return Bills(BillsSettings(**settings))
+def bills(**dials: Any) -> Bills:
+    return Bills(BillsSettings(**dials))
 
 
 def jobs(held: bool, count: int = 4000) -> list[Job]:
@@ -167,6 +167,7 @@ def test_refusals(said: str) -> None:
 # --- accounts ---
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), said=answers, counts=st.tuples(st.integers(1, 500), st.integers(1, 10)))
 def test_accounts_add_up(seed: int, said: list[str], counts: tuple[int, int]) -> None:
     world = bills(prompt_token=0.01, completion_token=0.3, rent=0.7)
@@ -225,6 +226,7 @@ def trace(world: Bills, seed: int, said: list[str]) -> list[Any]:
     return seen
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**63 - 1), said=answers)
 def test_a_life_is_a_pure_function_of_seed_and_answers(seed: int, said: list[str]) -> None:
     used = bills()
@@ -289,7 +291,7 @@ def test_the_world_is_registered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "dial"),
+    ("dials", "dial"),
     [
         ({"first_level": 5}, "first_level"),
         ({"first_level": 4}, "last_level"),
@@ -298,6 +300,6 @@ def test_the_world_is_registered() -> None:
         ({"wage": 2}, "wage"),
     ],
 )
-def test_bad_dials_are_named(settings: dict[str, Any], dial: str) -> None:
+def test_bad_dials_are_named(dials: dict[str, Any], dial: str) -> None:
     with pytest.raises(UsageError, match=rf"^environment\.settings\.{dial}: got "):
-        make("workers.environments.bills:Bills", settings)
+        make("workers.environments.bills:Bills", dials)

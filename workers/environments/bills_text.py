@@ -6,6 +6,7 @@ Law: `parse(render(offer)) == offer` for every offer, and the heuristic knows no
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from telemetry.seeds import uniform
@@ -55,14 +56,15 @@ def is_right(said: str, answer: str) -> bool:
 
     So `The next number is 12.` says 12, and saying several answers in a sentence says the last of them.
     """
-    words, right = _words(said), answer.split()
+    words, right = _words(said), tuple(answer.split())
     return words[-len(right) :] == right
 
 
-def _words(said: str) -> list[str]:
+@lru_cache(maxsize=1024)
+def _words(said: str) -> tuple[str, ...]:
     """Words and numbers of the first sentence, or line, that has any: who goes on talking pays for it, and no more."""
-    sentences = (_WORD.findall(sentence) for sentence in _SENTENCE_END.split(said.casefold()))
-    return next(filter(None, sentences), [])
+    sentences = (tuple(_WORD.findall(sentence)) for sentence in _SENTENCE_END.split(said.casefold()))
+    return next(filter(None, sentences), ())
 
 
 def tokens(text: str) -> int:
