@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
+from telemetry import models
 from telemetry.failures import UsageError
 from telemetry.records import EndReason
 from telemetry.seeds import rng
@@ -303,3 +305,17 @@ def test_the_world_is_registered() -> None:
 def test_bad_dials_are_named(dials: dict[str, Any], dial: str) -> None:
     with pytest.raises(UsageError, match=rf"^environment\.settings\.{dial}: got "):
         make("workers.environments.bills:Bills", dials)
+
+
+@pytest.mark.real
+def test_prompts_are_short_and_every_answer_fits_for_the_small_model() -> None:
+    tokenizer = Tokenizer.from_file(str(models.resolve("smollm2-135m-instruct") / "tokenizer.json"))
+
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    every = jobs(False) + jobs(True)
+    texts = [render(Offer(job.kind, job.level, job.pay, 100, job.question)) for job in every]
+    assert count(Bills.rules) <= 25
+    assert max(map(count, texts)) <= 70
+    assert max(count(job.answer) for job in every) < BillsSettings().max_tokens

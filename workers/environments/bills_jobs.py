@@ -201,7 +201,7 @@ def _next(level: int, draws: Draws) -> Question:
 
 
 def _sort(level: int, draws: Draws) -> Question:
-    count, high = ((2, 9), (2, 99), (3, 9), (4, 99))[level - 1]
+    count, high = ((2, 9), (2, 99), (4, 9), (3, 99))[level - 1]
     listed = draws.numbers(0, high, count)
     return f"Sort these numbers: {' '.join(map(str, listed))}", " ".join(map(str, sorted(listed)))
 
