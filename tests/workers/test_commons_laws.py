@@ -16,12 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.state import fold
+from telemetry import models
 from telemetry.failures import UsageError
+from telemetry.journal import Journal
+from telemetry.ledger import Ledger
 from telemetry.records import EndReason, Genome, Hyperparameters, Individual
+from telemetry.store import open_store
+from tests.forager import SMOKE
+from tests.inprocess import forager_here
 from tests.workers.commons import DIALS, commons, moved, placed, store
 from workers.config import ScriptedEngineConfig
-from workers.engine import Completion, CompletionRequest
-from workers.engines.scripted import ScriptedEngine
+from workers.engine import Completion, CompletionRequest, ModelDescription
+from workers.engines.scripted import CARD, ScriptedEngine
 from workers.environment import Observation, SharedEnvironment
 from workers.environments.commons import Commons, greedy
 from workers.environments.commons_report import gini, report
@@ -219,7 +226,7 @@ def test_a_foreign_text_is_refused(text: str) -> None:
 
 
 @given(seed=st.integers(0, 2**32), seats=st.integers(1, 12))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_the_text_tells_what_the_state_holds(seed: int, seats: int) -> None:
     world = commons()
     living = dict(enumerate(world.reset(seed, seats)))
@@ -268,7 +275,7 @@ def test_a_turn_of_two_hundred_costs_no_more_per_agent_than_one_of_ten() -> None
         assert steps == 20 * seats
         return spent / steps
 
-    assert min(cost(200) for _ in range(3)) <= 1.5 * min(cost(10) for _ in range(5))
+    assert min(cost(200) for _ in range(2)) <= 1.5 * min(cost(10) for _ in range(5))
 
 
 def test_draw_shows_what_the_state_holds() -> None:
@@ -380,16 +387,39 @@ def test_lives_of_a_party_are_recorded_with_their_descendants(tmp_path: Path) ->
         assert all("ground" in json.loads(state) for state in record.state) == (record.seat == 0)
 
 
+def test_a_whole_run_of_the_commons_lives_bears_reports_and_can_be_lived_again(tmp_path: Path) -> None:
+    dials = "{horizon: 15, start: 20, birth: 4, dowry: 4}"
+    settings = [
+        "name=shared",
+        "generations=2",
+        "population.lives=3",
+        "environment.name=workers.environments.commons:Commons",
+        f"environment.settings={dials}",
+        "fitness={kind: result, field: score}",
+        "evaluation.lives=2",
+        "ray.executor=inprocess",
+    ]
+    result = forager_here("run", SMOKE, "--store", tmp_path, *(part for one in settings for part in ("--set", one)))
+    assert result.code == 0, result
+    assert "descendants" in result.out
+    assert "greedy" in result.out
+    checked = forager_here("replay", tmp_path / "shared", "--check")
+    assert checked.code == 0, checked
+    assert "6 instances lived again" in checked.out
+    assert forager_here("audit", tmp_path / "shared").code == 0
+    store = open_store(tmp_path / "shared")
+    state = fold(Journal(store).read())
+    lives = Ledger(store).recall("lives", 1, state.vouched(1), state.attempts(1)).to_pylist()
+    born = [life for life in lives if life["parent_seat"] is not None]
+    assert born
+    assert len(lives) == 4 * 3 + len(born)
+
+
 @pytest.mark.real
 def test_prompts_are_short_and_actions_begin_differently_for_the_small_model() -> None:
-    from telemetry import models
-    from workers.engine import ModelDescription
-    from workers.engines.chat import skeleton
-    from workers.engines.scripted import CARD
-
-    directory = models.resolve("smollm2-135m-instruct")
-    codec = Codec(ModelDescription(CARD, str(directory / "tokenizer.json"), *skeleton(directory), 512, 1))
+    tokenizer = models.resolve("smollm2-135m-instruct") / "tokenizer.json"
+    codec = Codec(ModelDescription(CARD, str(tokenizer), (), (), (), 512, 1))
     ids = codec.choices(ACTIONS)
     assert [codec.decode([token]) for token in ids] == list(ACTIONS)
     longest = View(VOICES[3], VOICES[3], Other(False, 28, 28, "gather"), 28, 28, "fruit", 38, 40, "fruit", 12, True)
-    assert len(codec.prompt(Commons.rules, render(longest))) < 230
+    assert len(codec.prompt(Commons.rules, render(longest))) < 180

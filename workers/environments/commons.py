@@ -31,13 +31,13 @@ from workers.environments.commons_rules import (
     WALKS,
     Agent,
     Lot,
-    cause_of_death,
     deal,
     descendants,
     draw_winners,
     growth,
     meet,
     pair,
+    spend,
 )
 from workers.environments.commons_settings import CommonsSettings
 from workers.environments.commons_text import VOICES, Other, View, greedy_action, parse, render, sensible_action
@@ -220,7 +220,7 @@ class Commons:
     def _pay(self, moved: Sequence[Agent]) -> dict[int, str]:
         """By seat, what it died of in this turn, or nothing."""
         burn, idle = self._settings.burn, self._settings.idle
-        return {agent.seat: cause_of_death(agent, idle if agent.act in IDLE else burn) for agent in moved}
+        return {agent.seat: spend(agent, idle if agent.act in IDLE else burn) for agent in moved}
 
     def _bear(self) -> dict[int, Agent]:
         """By parent, those who are born next to it, as far as there is room."""

@@ -144,8 +144,8 @@ def _hand_over(giver: Agent, taker: Agent, good: int, units: int) -> None:
     taker.store[good] += units
 
 
-def cause_of_death(agent: Agent, cost: int) -> str:
-    """Pays for a turn in both goods. Empty while both last; `robbed` when what was robbed would have saved it."""
+def spend(agent: Agent, cost: int) -> str:
+    """Pays for a turn in both goods. Returns the cause of death, if any: `robbed` if the loot would have saved it."""
     store = agent.store
     left = [units - cost for units in store]
     agent.store = [max(0, units) for units in left]
