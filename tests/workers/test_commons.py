@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.records import EndReason
@@ -97,6 +97,7 @@ def test_a_patch_that_is_spared_feeds_for_ever_and_one_that_is_not_collapses() -
     assert taken[0] > 2 * taken[1]
 
 
+@settings(deadline=None)
 @given(
     stock=st.integers(0, 40),
     wanted=st.dictionaries(st.integers(0, 9), st.integers(0, 8), max_size=8),
@@ -170,6 +171,7 @@ def test_of_equal_goods_the_one_is_short_that_does_not_grow_here() -> None:
 store_of_one = st.tuples(st.sampled_from(ACTIONS), st.integers(1, 30), st.integers(1, 30))
 
 
+@settings(deadline=None)
 @given(one=store_of_one, other=store_of_one, patch=st.integers(0, 1))
 def test_nothing_is_made_or_lost_in_a_meeting(one: Any, other: Any, patch: int) -> None:
     stores = after(one, other, patch)

@@ -207,6 +207,7 @@ goods = st.sampled_from(GOODS)
 views = st.builds(View, words, words, others, units, units, goods, units, units, goods, units, st.booleans())
 
 
+@settings(deadline=None)
 @given(view=views)
 def test_text_and_view_say_the_same(view: View) -> None:
     text = render(view)
@@ -225,8 +226,8 @@ def test_a_foreign_text_is_refused(text: str) -> None:
         parse(text)
 
 
-@given(seed=st.integers(0, 2**32), seats=st.integers(1, 12))
 @settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), seats=st.integers(1, 12))
 def test_the_text_tells_what_the_state_holds(seed: int, seats: int) -> None:
     world = commons()
     living = dict(enumerate(world.reset(seed, seats)))
