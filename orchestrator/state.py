@@ -20,7 +20,7 @@ from telemetry.journal import Entry
 from telemetry.records import BaseModelCard, FileRef, Individual, LifeKey, Record
 from trainer.job import TrainingResult
 
-FORMAT = 1
+FORMAT = 2
 """Version of the journal's bodies; a change that older code cannot read raises it."""
 BRANCH = r"^branch-\d+$"
 
