@@ -82,7 +82,9 @@ class ForagerEnv(gymnasium.Env[str, Any]):
 def register(world: str, settings: Mapping[str, Any] | None = None) -> str:
     """Makes a world known to `gymnasium.make`; returns its id, such as `forager/forage-v1`. Raises UsageError."""
     id = f"forager/{find(world).name}"
-    gymnasium.register(id, entry_point=ForagerEnv, kwargs={"world": world, "settings": dict(settings or {})})
+    gymnasium.register(
+        id, entry_point=f"{__name__}:ForagerEnv", kwargs={"world": world, "settings": dict(settings or {})}
+    )
     return id
 
 

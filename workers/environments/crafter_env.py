@@ -35,7 +35,8 @@ class QuietCrafter(crafter.Env):  # type: ignore[misc]
         number = hash((seed, 1)) % _SEEDS
         land = _land(number, area)
         world.reset(seed=number)
-        self._step, self._unlocked = 0, set()
+        self._step = 0
+        self._unlocked: set[str] = set()
         self._update_time()
         self._player = objects.Player(world, (area[0] // 2, area[1] // 2))
         self._last_health = self._player.health

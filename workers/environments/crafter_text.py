@@ -88,7 +88,7 @@ def survive(observation: Observation) -> str:
         return "act"
     for name, wanted in sorted(wants.items(), key=lambda item: drink > food and item[0] == "water"):
         if wanted and near.get(name) and (name != "zombie" or sum(int(cells) for _, cells in near[name]) <= 2):
-            way_there = [word for word, _ in near[name]]
+            way_there: list[str] = [word for word, _ in near[name]]
             # A leg that is blocked leaves the player facing the block: then the other leg, or around it.
             return way_there[0] if facing[1] in ("grass", "sand", "path", name) else way_there[-1]
     turn = ("east", "south", "west", "north")

@@ -78,7 +78,7 @@ def _cliff_goal(env: Env) -> tuple[int, int]:
 def cross(observation: Observation) -> str:
     """FrozenLake and CliffWalking: to the goal, around what is deadly, rather not where a slip would kill."""
     sides_text, _, goal_text = observation.text.partition(". Goal ")
-    looks = {side.lower(): what for side, what in _SIDE.findall(sides_text)}
+    looks: dict[str, str] = {side.lower(): what for side, what in _SIDE.findall(sides_text)}
     goal = [side for side, _ in _LEG.findall(goal_text)]
 
     def reluctance(side: str) -> tuple[bool, bool, int, int]:
@@ -114,7 +114,7 @@ def drive(observation: Observation) -> str:
     match = _TAXI.search(observation.text)
     if match is None:
         raise ValueError(f"not an observation of this world: {observation.text!r}")
-    legs = [side for side, _ in _LEG.findall(match["way"])]
+    legs: list[str] = [side for side, _ in _LEG.findall(match["way"])]
     sideways = next((side for side in legs if side in ("left", "right")), None)
     if not legs:
         return match["verb"].lower()

@@ -43,7 +43,8 @@ class Minigrid(EpisodeWorld):
         import gymnasium
         import minigrid  # noqa: F401 - registers its environments
 
-        env = gymnasium.make(settings.id, disable_env_checker=True, **settings.options)
+        options: dict[str, Any] = dict(settings.options)
+        env = gymnasium.make(settings.id, disable_env_checker=True, **options)
         words = minigrid_text.WALK + (minigrid_text.HANDS if settings.hands else ())
         game = Game(
             "Get where the mission says; lava and collisions kill.",
