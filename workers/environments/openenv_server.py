@@ -138,7 +138,7 @@ def application(name: str, settings: Mapping[str, Any], *, hidden: bool = False)
         return await over_http(lambda data: shared.state(), request)
 
     async def schema(request: Request) -> JSONResponse:
-        models = {"action": Act, "observation": Seen, "state": Where}
+        models: dict[str, type[BaseModel]] = {"action": Act, "observation": Seen, "state": Where}
         return JSONResponse({part: model.model_json_schema() for part, model in models.items()})
 
     async def metadata(request: Request) -> JSONResponse:

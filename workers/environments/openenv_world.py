@@ -42,6 +42,7 @@ class OpenEnv:
         self.rules = settings.rules
         self._hang_up = weakref.finalize(self, lambda: None)
         self._socket: Any = None
+        self._end: EndReason | None = None
 
     @property
     def horizon(self) -> int:
@@ -135,12 +136,12 @@ class OpenEnv:
             self._fail(f"went away at {kind}", error)
         except ValueError as error:
             self._fail(f"answered {kind} with no JSON", error)
-        data = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(data, dict):
+        told = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(told, dict):
             self._fail(f"answered {kind} with {one_line(json.dumps(answer), 100)}, which is not OpenEnv's protocol")
-        if answer.get("type") != "observation" or not isinstance(data.get("observation"), dict):
-            self._fail(f"refused {kind}: {one_line(str(data.get('message', answer.get('type'))), 200)}")
-        return data
+        if answer.get("type") != "observation" or not isinstance(told.get("observation"), dict):
+            self._fail(f"refused {kind}: {one_line(str(told.get('message', answer.get('type'))), 200)}")
+        return told
 
     def _fail(self, what: str, error: Exception | None = None) -> NoReturn:
         """Gives the session up: a late answer must not be taken for that to the next question."""

@@ -45,6 +45,7 @@ class Valley:
         need("escape_the_valley", "valley")
         self._settings = settings
         self._trail: Trail | None = None
+        self._end: EndReason | None = None
 
     @property
     def horizon(self) -> int:
@@ -168,7 +169,7 @@ class Valley:
         first, second, loss = (food, water, HUNGER) if food < water else (water, food, THIRST)
         alone = second - first
         steps = first + health / loss if health < loss * alone else second + (health - loss * alone) / (HUNGER + THIRST)
-        return round(min(steps, self._lead() / settings.winter) if settings.winter else steps, 3)
+        return round(float(min(steps, self._lead() / settings.winter) if settings.winter else steps), 3)
 
     def _observe(self) -> Observation:
         trail = self._living()
