@@ -23,8 +23,8 @@ from workers.environments.forage_land import (
     lay_out,
     lay_out_unseen,
     move,
-    nearest,
     offset,
+    rings,
     towards,
 )
 from workers.environments.forage_settings import ForageSettings
@@ -36,6 +36,8 @@ _TURNS = {
     FROST: ((0.25, CLEAR), (0.30, RAIN), (1.0, FROST)),
 }
 """Markov chain of the weather: from each weather, the next ones with their cumulative probabilities."""
+
+_NEVER = 1 << 30
 
 _GROUND = {
     forage_land.PLAIN: forage_text.PLAIN,
@@ -58,6 +60,8 @@ class _Life:
     wolf: Cell | None
     ripe_at: dict[Cell, int]
     """Step from which each bush is ripe."""
+    order: dict[Cell, int]
+    """Number of each bush."""
     weather: str = CLEAR
     step: int = 0
     end: EndReason | None = None
@@ -172,10 +176,17 @@ class Forage:
         wolf = offset(size, life.agent, life.wolf) if life.wolf else None
         if wolf and distance(wolf) > sight:
             wolf = None
-        ripe = [bush for bush, ripe_at in life.ripe_at.items() if ripe_at <= life.step]
-        food = nearest(size, life.agent, ripe, sight)
-        text = forage_text.render(View(life.weather, life.energy, wolf, food, self._here()))
+        text = forage_text.render(View(life.weather, life.energy, wolf, self._food(sight), self._here()))
         return Observation(text, self.actions, float(life.energy))
+
+    def _food(self, sight: int) -> Cell | None:
+        """Way to the nearest ripe bush in sight but the one underfoot; of equals, to the first of the land."""
+        life, step = self._life, self._life.step
+        for ring in rings(self._settings.size, life.agent, sight):
+            ripe = [(life.order[cell], way) for cell, way in ring if life.ripe_at.get(cell, _NEVER) <= step]
+            if ripe:
+                return min(ripe)[1]
+        return None
 
     def _here(self) -> str:
         life = self._life
@@ -205,6 +216,7 @@ def _born(settings: ForageSettings, seed: int) -> _Life:
         agent=land.start,
         wolf=land.den if settings.predator else None,
         ripe_at=dict.fromkeys(land.bushes, 0),
+        order={bush: number for number, bush in enumerate(land.bushes)},
     )
 
 

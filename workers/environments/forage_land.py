@@ -4,7 +4,7 @@ Law: pure functions of their arguments; the land never changes during a life. Ce
 the east and y to the south, on a square that wraps around at its edges, so there is no wall and no corner.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -134,14 +134,14 @@ def distance(way: Cell) -> int:
     return abs(way[0]) + abs(way[1])
 
 
-def nearest(size: int, origin: Cell, cells: Iterable[Cell], reach: int) -> Cell | None:
-    """Way to the nearest of the cells within reach, the origin itself left out; the first one on a tie."""
-    half, found, best = size // 2, None, reach + 1
-    for x, y in cells:  # offset() and distance() written out: most of a step's time would go into calling them
-        dx, dy = (x - origin[0] + half) % size - half, (y - origin[1] + half) % size - half
-        if 0 < abs(dx) + abs(dy) < best:
-            found, best = (dx, dy), abs(dx) + abs(dy)
-    return found
+@lru_cache(maxsize=8192)
+def rings(size: int, origin: Cell, reach: int) -> tuple[tuple[tuple[Cell, Cell], ...], ...]:
+    """The cells around a cell by their distance from 1 to `reach`, each with the way to it."""
+    half = min(reach, size // 2)
+    ways = [(dx, dy) for dy in range(-half, half + 1) for dx in range(-half, half + 1)]
+    cells = {((origin[0] + dx) % size, (origin[1] + dy) % size) for dx, dy in ways}
+    found = [(cell, offset(size, origin, cell)) for cell in sorted(cells)]
+    return tuple(tuple(one for one in found if distance(one[1]) == steps) for steps in range(1, reach + 1))
 
 
 @lru_cache(maxsize=8192)
