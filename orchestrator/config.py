@@ -252,7 +252,7 @@ def semantic(config: RunConfig) -> dict[str, object]:
     dump = config.model_dump(mode="json")
     for section in OPERATIONAL:
         dump.pop(section)
-    for section, fields in (("engine", ("count", "threads")), ("trainer", ("jobs", "threads", "timeout"))):
+    for section, fields in (("engine", ("count", "threads")), ("trainer", ("jobs", "retries", "threads", "timeout"))):
         for name in fields:
             dump[section].pop(name, None)
     return dump

@@ -14,7 +14,8 @@ import psutil
 
 from orchestrator.config import RayConfig
 from orchestrator.credentials import prepare
-from tests.forager import ROOT, command, environment, ok
+from tests.forager import IN_PROCESS, ROOT, command, environment
+from tests.inprocess import forager_here
 
 RUN_FILE = """
 name: chaos
@@ -37,6 +38,8 @@ metrics: {{enabled: false}}
 """Long enough to be struck several times, on two engines, two agents, two trainers and a sink."""
 
 MEMORY = Path("/dev/shm")
+NODE_MEMORY = 80 << 20
+"""Bytes that a node of a Ray cluster has for objects."""
 
 
 def run_file(place: Path, *, generations: int = 3, lives: int = 64, hang_timeout: float = 60) -> Path:
@@ -48,8 +51,21 @@ def run_file(place: Path, *, generations: int = 3, lives: int = 64, hang_timeout
 
 def calm(place: Path, **shape: int) -> str:
     """Digest of the run that nothing happens to."""
-    ok("run", run_file(place, **shape), "--store", place, "--set", "ray.executor=inprocess")
+    ok("run", run_file(place, **shape), "--store", place, *IN_PROCESS)
     return ok("digest", place / "chaos")
+
+
+def resumed(run: Path, digest: str) -> None:
+    """Finishes a run without a cluster, and asserts that it is healthy."""
+    ok("resume", run, "--set", "ray.address=null", *IN_PROCESS)
+    healthy(run, digest)
+
+
+def ok(*arguments: str | Path) -> str:
+    """Output of a command that must succeed, run in this process."""
+    result = forager_here(*arguments)
+    assert result.code == 0, f"exit {result.code}\n{result.out}\n{result.err}"
+    return result.out
 
 
 def healthy(run: Path, digest: str) -> None:
@@ -183,18 +199,20 @@ def survivors(processes: list[psutil.Process], seconds: float = 5) -> list[list[
 
 
 @contextmanager
-def ray_nodes(workers: int) -> Iterator[Any]:
-    """A Ray cluster of a head and some worker nodes on this machine; its `address` is what drivers join."""
+def ray_nodes(workers: int, **variables: str) -> Iterator[Any]:
+    """A Ray cluster of a head and some worker nodes on this machine; its `address` is what drivers join.
+
+    variables: of the environment of the worker nodes and of the actors there.
+    """
     prepare(RayConfig())
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20},
-    )
+    nodes = Cluster()
     try:
+        # The first node is the head.
+        nodes.add_node(num_cpus=1, include_dashboard=False, object_store_memory=NODE_MEMORY)
         for _ in range(workers):
-            nodes.add_node(num_cpus=1, object_store_memory=80 << 20)
+            nodes.add_node(num_cpus=1, object_store_memory=NODE_MEMORY, env_vars=variables)
         yield nodes
     finally:
         with suppress(Exception):
