@@ -202,11 +202,8 @@ def fold(entries: Iterable[Entry]) -> RunState:
     created = body(first)
     if not isinstance(created, RunCreated):
         raise StateError(f"journal: first entry is of kind {first.kind!r}, expected 'run'")
-    state = RunState(
-        created=created,
-        population=created.founders,
-        everyone={one.id: one for one in created.founders},
-    )
+    everyone = {one.id: one for one in created.founders}
+    state = RunState(created=created, population=created.founders, everyone=everyone)
     for entry in iterator:
         apply(state, entry)
     return state
@@ -233,12 +230,10 @@ def body(entry: Entry) -> Event:
 
 
 def _check_format(genesis: dict[str, Any]) -> None:
-    written = genesis.get("format", FORMAT)
+    written, version = genesis.get("format", FORMAT), genesis.get("version")
     if written != FORMAT:
-        raise StateError(
-            f"journal entry 0: format {written} (written by {genesis.get('version')}), this version reads"
-            f" format {FORMAT}; use the version that wrote the run"
-        )
+        what = f"format {written} (written by {version}), this version reads format {FORMAT}"
+        raise StateError(f"journal entry 0: {what}; use the version that wrote the run")
 
 
 def apply(state: RunState, entry: Entry) -> None:

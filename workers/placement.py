@@ -78,7 +78,7 @@ class Placement:
         self._services: list[Service] = []
         self._begun = 0
 
-    def serve(self, engine: Member, work: Work) -> Service | None:
+    def employ(self, engine: Member, work: Work) -> Service | None:
         """Puts an engine to work; None when it does not stand, or nothing waits that it could do."""
         batch = work.choose() if engine.peer is not None else None
         if batch is None:

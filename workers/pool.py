@@ -145,7 +145,7 @@ class WorkerPool:
     async def _serve(self, engine: Member, work: Work, tasks: asyncio.TaskGroup) -> None:
         """Takes batches until nothing is queued nor under way anywhere."""
         while work.queued or work.under_way:
-            service = self._placement.serve(engine, work)
+            service = self._placement.employ(engine, work)
             if service is None:
                 await self._bell.wait()
                 self._crew.check()

@@ -1,13 +1,11 @@
 """The commons: the same seed is the same instance, every unit is accounted for, texts are true, figures are right."""
 
 import asyncio
-import io
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
-from contextlib import redirect_stdout
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -116,34 +114,30 @@ def test_seats_are_names_only_where_no_lot_is_drawn(places: Any, words: list[str
     assert fates(seats) == fates(list(range(len(places))))
 
 
-PLAY = """
-from workers.environments.commons import Commons
-from workers.environments.commons_settings import CommonsSettings
-world = Commons(CommonsSettings())
-living = dict(enumerate(world.reset(2**62 + 5, 9)))
-while living:
-    words = {seat: seen.legal[(seat * 7 + len(seen.text)) % len(seen.legal)] for seat, seen in living.items()}
-    turn = world.step(words)
-    print(turn, [world.state(seat) for seat in living])
-    living = {seat: one.observation for seat, one in turn.outcomes.items() if one.end is None}
-    living |= {seat: birth.observation for seat, birth in turn.born.items()}
-"""
+def instance() -> str:
+    """Everything that one played instance shows and hides."""
+    world, told = commons(), []
+    living = dict(enumerate(world.reset(2**62 + 5, 9)))
+    while living:
+        words = {seat: seen.legal[(seat * 7 + len(seen.text)) % len(seen.legal)] for seat, seen in living.items()}
+        turn = world.step(words)
+        told.append(f"{turn} {[world.state(seat) for seat in living]}")
+        living = {seat: one.observation for seat, one in turn.outcomes.items() if one.end is None}
+        living |= {seat: birth.observation for seat, birth in turn.born.items()}
+    return "\n".join(told)
 
 
 def test_another_process_gives_the_same_instance() -> None:
-    told = io.StringIO()
-    with redirect_stdout(told):
-        exec(PLAY, {})
     elsewhere = subprocess.run(
-        [sys.executable, "-c", PLAY],
+        [sys.executable, "-c", "from tests.workers.test_commons_laws import instance; print(instance())"],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "PYTHONHASHSEED": "7"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert elsewhere.stdout == told.getvalue()
-    assert len(told.getvalue()) > 10_000
+    assert elsewhere.stdout == f"{instance()}\n"
+    assert len(elsewhere.stdout) > 10_000
 
 
 def test_seeds_make_different_worlds() -> None:

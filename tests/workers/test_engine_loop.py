@@ -40,7 +40,7 @@ class Core:
     def serves(self, adapter):
         return not self.merged or adapter == self.serving
 
-    def serve(self, adapter):
+    def switch(self, adapter):
         assert not self.requests
         assert adapter in self.weights
         if adapter == "fatal":
@@ -70,7 +70,7 @@ class Core:
             raise MemoryError("no room")
         self.weights = tuple(adapters)
         if self.merged:
-            self.serve(adapters[0])
+            self.switch(adapters[0])
 
     def close(self):
         self.closed = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -66,6 +67,10 @@ def start(directory, card, adapters):
     def start(config):
         while running:
             asyncio.run(running.pop().close())
+        # vLLM looks into every module there is and stumbles over this one, which tests of worlds may have brought in;
+        # engines of a run have processes of their own.
+        for name in [name for name in sys.modules if name.startswith("llvmlite")]:
+            del sys.modules[name]
         running.append(engines.build(config, directory, card, lambda name: adapters / name))
         return running[-1]
 

@@ -35,7 +35,7 @@ class Core(Protocol):
         """True when requests for this adapter of the working set can be added now, without `serve`."""
         ...
 
-    def serve(self, adapter: str | None) -> None:
+    def switch(self, adapter: str | None) -> None:
         """Puts an adapter of the working set in place. Called while not busy; any error ends the core."""
         ...
 
@@ -175,7 +175,7 @@ class CoreThread:
 
     def _turn(self, core: Core) -> None:
         adapter, requests = self._turns.next(core.serves)
-        core.serve(adapter)
+        core.switch(adapter)
         for name, request in requests:
             core.add(name, request)
 

@@ -94,7 +94,7 @@ class MergedServing:
     def serves(self, adapter: str | None) -> bool:
         return adapter == self._serving
 
-    def serve(self, adapter: str | None) -> None:
+    def switch(self, adapter: str | None) -> None:
         tensors = self._base.tensors(self._working[adapter])
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
         self._serving = adapter
@@ -102,7 +102,7 @@ class MergedServing:
     def load(self, adapters: Sequence[str | None]) -> None:
         self._working = {name: self._known_or_read(name) for name in adapters}
         if self._working and self._serving not in self._working:
-            self.serve(adapters[0])
+            self.switch(adapters[0])
 
     def _known_or_read(self, adapter: str | None) -> LoraWeights | None:
         if adapter is None or adapter in self._working:

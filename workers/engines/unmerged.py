@@ -58,7 +58,7 @@ class UnmergedServing:
         """True: vLLM itself fills each batch with as many adapters as fit, first come, first served."""
         return True
 
-    def serve(self, adapter: str | None) -> None:
+    def switch(self, adapter: str | None) -> None:
         """Nothing to be done."""
 
     def load(self, adapters: Sequence[str | None]) -> None:

@@ -110,8 +110,8 @@ class _VllmCore:
     def serves(self, adapter: str | None) -> bool:
         return self._weights.serves(adapter)
 
-    def serve(self, adapter: str | None) -> None:
-        self._weights.serve(adapter)
+    def switch(self, adapter: str | None) -> None:
+        self._weights.switch(adapter)
 
     def add(self, name: str, request: CompletionRequest) -> None:
         from vllm.inputs import tokens_input
