@@ -20,6 +20,7 @@ from telemetry.actors import Place
 from telemetry.adapters import Shelf
 from telemetry.member import Member
 from telemetry.records import BaseModelCard, Individual, LifeKey, LifeSummary
+from telemetry.remote import RemoteLost
 from telemetry.seeds import world_seed
 from telemetry.sink import TelemetrySink
 from telemetry.store import join_store
@@ -133,7 +134,7 @@ class Builder:
         config, restarts = self._config, self._config.workers.restarts
         engines_ = [Member("engine", index, partial(self._engine, index)) for index in range(config.engine.count)]
         await asyncio.gather(*(engine.start(restarts) for engine in engines_))
-        description: ModelDescription = await engines_[0].peer.describe()
+        description = await _description(engines_[0], restarts)
         sink = Member("sink", 0, self._sink)
         agents = [
             Member("agent", index, partial(self._agent, index, description)) for index in range(config.workers.agents)
@@ -208,6 +209,18 @@ class Builder:
             call_timeout=call_timeout or limits.call_timeout,
             hang_timeout=limits.hang_timeout,
         )
+
+
+async def _description(engine: Member, restarts: int) -> ModelDescription:
+    """What the engine says of its model, however often replies or the engine itself are lost meanwhile."""
+    while True:
+        peer, incarnation = await engine.start(restarts), engine.incarnation
+        try:
+            description: ModelDescription = await peer.describe()
+        except RemoteLost as error:
+            await engine.lost(incarnation, error, restarts)
+        else:
+            return description
 
 
 def _build_engine(
