@@ -107,13 +107,13 @@ def test_runs_whose_cluster_is_gone_end_cleanly_and_go_on_elsewhere(tmp_path: Pa
         start(places[0]) as own,
         start(places[1], f"ray.address={nodes.address}") as joined,
     ):
-        for driver in (own, joined):
-            driver.until(driver.living)
+        own.until(own.living)
         processes = family(own.process.pid)
         [control] = [process for process in processes if "gcs_server" in process.name()]
-        began = time.monotonic()
         control.kill()
+        joined.until(joined.living)
         nodes.head_node.kill_gcs_server(check_alive=False)
+        began = time.monotonic()
         for driver in (own, joined):
             assert driver.end(90) == 7, driver.text()
             assert time.monotonic() - began <= 60
