@@ -29,7 +29,7 @@ LAST_WORDS = 4096
 
 def examine(name: str, settings: Mapping[str, Any], timeout: float) -> Iterator[Verdict]:
     """Every verdict on the world `name`. No single check may take longer than `timeout` seconds."""
-    doing, done, failed = "starting", False, False
+    doing, failed = "starting", False
     for line in _lines(name, settings, timeout):
         if "doing" in line:
             doing = line["doing"]
@@ -39,23 +39,26 @@ def examine(name: str, settings: Mapping[str, Any], timeout: float) -> Iterator[
         elif "failure" in line:
             yield Verdict("fail", doing, line["failure"])
             return
-        else:
-            done = True
-    if failed or not done:
-        return
+    if not failed:
+        yield _across_processes(name, settings, timeout)
+
+
+def _across_processes(name: str, settings: Mapping[str, Any], timeout: float) -> Verdict:
+    """Whether a world repeats itself in a process with another hash seed."""
     prints = []
     for seed in ("1", "2"):
-        lines = list(_lines(name, settings, timeout, "fingerprint", PYTHONHASHSEED=seed))
-        prints.append(lines[-1].get("fingerprint") or lines[-1].get("failure"))
+        for line in _lines(name, settings, timeout, "fingerprint", PYTHONHASHSEED=seed):
+            if "failure" in line:
+                return Verdict("fail", "processes", line["failure"])
+            prints.append(line["fingerprint"])
     if prints[0] == prints[1]:
-        yield Verdict("ok", "processes", "equal seeds give equal lives in another process")
-    else:
-        why = "equal seeds give different lives in another process; does it use hash(), set order or the clock?"
-        yield Verdict("fail", "processes", why)
+        return Verdict("ok", "processes", "equal seeds give equal lives in another process")
+    why = "equal seeds give different lives in another process; does it use hash(), set order or the clock?"
+    return Verdict("fail", "processes", why)
 
 
 def _lines(name: str, settings: Mapping[str, Any], timeout: float, *more: str, **variables: str) -> Iterator[Any]:
-    """JSON lines from a child process; the last one has `failure` when it hung or ended otherwise than it should."""
+    """JSON lines from a child process; the last one has `failure` when it hung, or ended before it was done."""
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "workers.conformance", str(writing), name, json.dumps(dict(settings)), *more]
     with (
@@ -71,15 +74,20 @@ def _lines(name: str, settings: Mapping[str, Any], timeout: float, *more: str, *
         ) as child,
     ):
         os.close(writing)
+        done = False
         try:
-            yield from _until_closed(pipe.fileno(), timeout)
+            for line in _until_closed(pipe.fileno(), timeout):
+                done = "done" in line or "failure" in line
+                if "done" not in line:
+                    yield line
         finally:
             child.kill()
+        if done:
+            return
         code = child.wait()
         errors.seek(max(0, errors.seek(0, os.SEEK_END) - LAST_WORDS))
         said = errors.read().decode(errors="replace").strip().splitlines()
-    if code not in (0, -9):
-        yield {"failure": f"the process ended with {code}: {clean(said[-1]) if said else 'it said nothing'}"}
+    yield {"failure": f"the process ended with {code}: {clean(said[-1]) if said else 'it said nothing'}"}
 
 
 def _until_closed(descriptor: int, timeout: float) -> Iterator[Any]:

@@ -112,7 +112,8 @@ def _verdict(summary: Summary) -> Text:
         if summary.fitness_kind == "rmst" and "founder" in summary.ratios:
             gain = f"  lives {summary.ratios['founder']:.2f} times as long as"
         else:
-            gain = f"  fares by {number(rows['champion'].mean - rows['founder'].mean)} better than"
+            difference = rows["champion"].mean - rows["founder"].mean
+            gain = f"  scores {number(abs(difference))} {'more' if difference >= 0 else 'less'} than"
         text.append(gain, style=style if clear else "")
         text.append(" its founder, the untouched model")
         text.append("" if clear else " (no clear gain: the intervals overlap or the founder fares better)")

@@ -72,6 +72,8 @@ def _play_shared(world: Any, seed: int, policy: Policy, draw: Callable[[Any], st
     while outcome.end is None and turn < guard.horizon:
         _show(guard.name, turn, seen[0], draw, guard.state(turn, 0))
         actions = {seat: players[seat](observation) for seat, observation in sorted(seen.items())}
+        for seat, action in actions.items():
+            guard.pay(seat, turn, 0, len(action.split()))
         moved, turn = guard.step(turn, actions), turn + 1
         outcome = moved.outcomes[0]
         seen = {seat: one.observation for seat, one in moved.outcomes.items() if one.end is None}

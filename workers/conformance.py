@@ -71,6 +71,8 @@ def _party(world: SharedGuard, seed: int) -> Iterator[str]:
     yield from map(_shown, seen.values())
     for turn in range(world.horizon):
         actions = {seat: policies[seat](observation) for seat, observation in sorted(seen.items())}
+        for seat in actions:
+            world.pay(seat, turn, 1, 1)
         moved = world.step(turn, actions)
         for seat, outcome in sorted(moved.outcomes.items()):
             yield f"{seat} {actions[seat]} {_shown(outcome.observation)} {outcome.end} {world.state(turn, seat)}"
@@ -258,6 +260,7 @@ def main() -> None:
 
     if sys.argv[4:] == ["fingerprint"]:
         tell({"fingerprint": fingerprint(maker(name, settings))})
+        tell({"done": True})
         return
     for verdict in examine(name, settings, lambda what: tell({"doing": what})):
         tell(asdict(verdict))

@@ -64,6 +64,8 @@ def play_together(environment: SharedEnvironment, seed: int, policies: Sequence[
             break
         with boundary(world.name, f"its policy at turn {turn}"):
             actions = {seat: players[seat](seen[seat]) for seat in sorted(seen)}
+        for seat in actions:
+            world.pay(seat, turn, 0, 0)
         moved = world.step(turn, actions)
         last, seen = seen, {}
         for seat in last:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -29,6 +30,27 @@ class HangsInC(Good):
 class Exits(Good):
     def step(self, action: str) -> Any:
         os._exit(7)
+
+
+class Vanishes(Good):
+    """Ends its process as if somebody had killed it, and as if all were well."""
+
+    def step(self, action: str) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Leaves(Good):
+    def step(self, action: str) -> Any:
+        os._exit(0)
+
+
+class Twofold(Good):
+    """Lives in the first process only: the next ones fail alike."""
+
+    def reset(self, seed: int) -> Any:
+        if os.environ.get("PYTHONHASHSEED", "random") != "random":
+            raise RuntimeError("not here")
+        return super().reset(seed)
 
 
 class Segfaults(Good):
@@ -102,6 +124,9 @@ VERDICTS: Mapping[str, tuple[str, str]] = {
     "Hangs": ("contract", "hangs"),
     "HangsInC": ("contract", "hangs"),
     "Exits": ("contract", "the process ended with 7"),
+    "Vanishes": ("contract", "the process ended with -9"),
+    "Leaves": ("contract", "the process ended with 0"),
+    "Twofold": ("processes", "not here"),
     "Segfaults": ("contract", "the process ended with -11"),
     "Dice": ("determinism", "against"),
     "Hashes": ("processes", "hash()"),

@@ -192,8 +192,8 @@ assert not {"gymnasium", "minigrid", "crafter", "pygame"} & set(sys.modules)
 from workers import registry
 from telemetry.failures import UsageError
 real = importlib.util.find_spec
-import workers.environments.episodes as episodes
-episodes.find_spec = lambda name: None if name in ("gymnasium", "minigrid", "crafter") else real(name)
+import workers.environments.extras as extras
+extras.find_spec = lambda name: None if name in ("gymnasium", "minigrid", "crafter") else real(name)
 for world in ("gymnasium_world:Gymnasium", "minigrid_world:Minigrid", "crafter_world:Crafter"):
     try:
         registry.make("workers.environments." + world, {})

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
 from telemetry.config import Config
 from telemetry.records import EndReason
 from workers.environment import Observation, Outcome
 from workers.environments import crafter_text
 from workers.environments.crafter_text import WORDS
-from workers.environments.episodes import installed
+from workers.environments.extras import need
 
 _DEATHS = {"food": "starved", "drink": "thirst", "energy": "exhausted"}
 _JUST_BITTEN = 5
@@ -21,7 +21,7 @@ _MARKS = {"water": "~", "grass": ".", "stone": "#", "path": " ", "sand": ":", "t
 class CrafterSettings(Config):
     """Dials of Crafter. Its rules are its own."""
 
-    area: int = Field(default=64, ge=16, le=64, validate_default=True)
+    area: int = Field(default=64, ge=16, le=64)
     """Cells along each side of the land; a land of 64 takes a second to make, one of 32 a quarter of it."""
     horizon: int = Field(default=200, ge=1, le=10_000)
     """Decisions after which a life that still goes on has survived."""
@@ -33,12 +33,6 @@ class CrafterSettings(Config):
     """Drink at birth; one is used up in 21 steps."""
     rest: int = Field(default=9, ge=1, le=9)
     """What Crafter calls energy, at birth; one is used up in 31 steps awake."""
-
-    @field_validator("area")
-    @classmethod
-    def _is_installed(cls, value: int) -> int:
-        installed("crafter", "crafter")
-        return value
 
 
 class Crafter:
@@ -52,6 +46,7 @@ class Crafter:
     )
 
     def __init__(self, settings: CrafterSettings) -> None:
+        need("crafter", "crafter")
         import crafter
 
         from workers.environments.crafter_env import QuietCrafter

@@ -8,11 +8,9 @@ Nothing here imports gymnasium; whoever makes the environment does.
 """
 
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from pydantic import Field, JsonValue
@@ -145,13 +143,6 @@ class EpisodeWorld(ABC):
     def _observe(self) -> Observation:
         text = f"Energy {math.ceil(self._energy)}. {self._game.tell(self._env, self._seen)}"
         return Observation(text, self.actions, self._energy)
-
-
-def installed(package: str, extra: str) -> None:
-    """Raises ValueError, for a validator of settings, when an optional package is not there."""
-    if find_spec(package) is None:
-        raise ValueError(f"this world needs the package {package}; pip install 'forager[{extra}]'")
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # minigrid imports pygame, which greets on stdout
 
 
 def plain(value: Any) -> Any:

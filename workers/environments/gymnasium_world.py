@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from telemetry.failures import UsageError
-from workers.environments.episodes import Env, EpisodeSettings, EpisodeWorld, Game, installed, plain
+from workers.environments.episodes import Env, EpisodeSettings, EpisodeWorld, Game, plain
+from workers.environments.extras import need
 from workers.environments.gymnasium_games import GAMES
 
 _MANY = 200
@@ -15,7 +16,7 @@ _MANY = 200
 class GymnasiumSettings(EpisodeSettings):
     """Which environment, and how it is told. The toy texts have defaults of their own (`gymnasium_games.GAMES`)."""
 
-    id: str = Field(default="FrozenLake-v1", min_length=1, max_length=200, validate_default=True)
+    id: str = Field(default="FrozenLake-v1", min_length=1, max_length=200)
     """Registered id, `module:id` for one that a module registers."""
     actions: list[str] = Field(default_factory=list, max_length=128)
     """Word of each action index; must be given for environments that are not known here."""
@@ -36,12 +37,6 @@ class GymnasiumSettings(EpisodeSettings):
         _, defaults = GAMES.get(kind(data.get("id", cls.model_fields["id"].default)), (None, {}))
         return {**defaults, **data}
 
-    @field_validator("id")
-    @classmethod
-    def _is_installed(cls, value: str) -> str:
-        installed("gymnasium", "gymnasium")
-        return value
-
     @field_validator("random_map")
     @classmethod
     def _is_a_lake(cls, value: int, info: Any) -> int:
@@ -57,7 +52,8 @@ class Gymnasium(EpisodeWorld):
     Settings: ClassVar[type[BaseModel]] = GymnasiumSettings
 
     def __init__(self, settings: GymnasiumSettings) -> None:
-        """Raises UsageError for an environment whose actions are not discrete or have no words."""
+        """Raises UsageError without gymnasium, or for actions that are not discrete or have no words."""
+        need("gymnasium", "gymnasium")
         self._id, self._map = settings.id, settings.random_map
         env = _make(settings.id, settings.options)
         self._draws = "ansi" in env.metadata.get("render_modes", ())

@@ -1,17 +1,19 @@
 """MiniGrid and BabyAI as survival worlds: missions in a small grid, told in words, one after another in a life."""
 
+import os
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
 from workers.environments import minigrid_text
-from workers.environments.episodes import Env, EpisodeSettings, EpisodeWorld, Game, installed
+from workers.environments.episodes import Env, EpisodeSettings, EpisodeWorld, Game
+from workers.environments.extras import need
 
 
 class MinigridSettings(EpisodeSettings):
     """Which mission, and what it is worth."""
 
-    id: str = Field(default="MiniGrid-LavaGapS6-v0", min_length=1, max_length=200, validate_default=True)
+    id: str = Field(default="MiniGrid-LavaGapS6-v0", min_length=1, max_length=200)
     """Registered id of MiniGrid or BabyAI."""
     hands: bool = False
     """Offer take, drop and open besides left, right and forward: doors, keys and balls need them."""
@@ -26,12 +28,6 @@ class MinigridSettings(EpisodeSettings):
     fatal_end: float | None = Field(default=0.0, ge=-1e6, le=1e6)
     """An episode that ends with a reward up to this is a death: lava, obstacles, a mission failed for good."""
 
-    @field_validator("id")
-    @classmethod
-    def _is_installed(cls, value: str) -> str:
-        installed("minigrid", "minigrid")
-        return value
-
 
 class Minigrid(EpisodeWorld):
     """MiniGrid as a world, `minigrid`."""
@@ -40,6 +36,9 @@ class Minigrid(EpisodeWorld):
     Settings: ClassVar[type[BaseModel]] = MinigridSettings
 
     def __init__(self, settings: MinigridSettings) -> None:
+        need("minigrid", "minigrid")
+        # It imports pygame, which greets on stdout.
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         import gymnasium
         import minigrid  # noqa: F401 - registers its environments
 
