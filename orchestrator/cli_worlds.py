@@ -42,12 +42,13 @@ def play(
     world: World,
     seed: Annotated[int, typer.Option(min=0, help="Which life.")] = 1,
     player: Annotated[str | None, typer.Option(help="Let a scripted player live it: random, heuristic, ...")] = None,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Draw the hidden state too.")] = False,
     dials: Dials = None,
 ) -> None:
     """Live a life yourself: read what an agent would read, answer as it would."""
     from orchestrator.play import play as play_world
 
-    play_world(world, _settings(dials), seed, player)
+    play_world(world, _settings(dials), seed, player, reveal=reveal)
 
 
 @app.command("check-world", epilog="Example: `forager check-world mypackage.worlds:Desert --set size=9`")

@@ -33,14 +33,15 @@ class Quit(Exception):
     """The player has had enough."""
 
 
-def play(name: str, settings: Mapping[str, Any], seed: int, who: str | None) -> None:
+def play(name: str, settings: Mapping[str, Any], seed: int, who: str | None, *, reveal: bool = False) -> None:
     """Lives one life of a world: by the answers on standard input, or by a scripted player that the world knows.
 
+    reveal: also draws the hidden state, as far as the world can; an agent never sees it.
     Raises UsageError for an unknown world or player, EnvironmentFailure when the world breaks.
     """
     world = make(name, settings)
     policy = _person if who is None else _scripted(world, who, seed)
-    draw: Callable[[Any], str] | None = getattr(world, "draw", None)
+    draw: Callable[[Any], str] | None = getattr(world, "draw", None) if reveal else None
     typer.echo(clean(f"{world.name}: {world.rules}"))
     try:
         steps, outcome = (_play_shared if is_shared(world) else _play_alone)(world, seed, policy, draw)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from telemetry.ledger import Ledger, Receipt
-from telemetry.store import join_store as open_store
+from telemetry.store import join_store
 
 Batch = tuple[pa.Table, pa.Table]
 
@@ -21,7 +21,7 @@ class TelemetrySink:
     """Buffers batches of steps and lives; `max_buffered_bytes` bounds the buffer while a flush is under way."""
 
     def __init__(self, store_url: str, max_buffered_bytes: int = 256 << 20) -> None:
-        self._ledger = Ledger(open_store(store_url))
+        self._ledger = Ledger(join_store(store_url))
         self._max_bytes = max_buffered_bytes
         # A sink's names are its own: a successor that is asked for the same flush holds other rows.
         self._nonce = secrets.token_hex(8)

@@ -264,7 +264,7 @@ def patched() -> Iterator[None]:
         for module, name, value in (
             (orchestrator.run, "Ledger", MemoryLedger),
             (telemetry.sink, "Ledger", MemoryLedger),
-            (telemetry.sink, "open_store", lambda store: store),
+            (telemetry.sink, "join_store", lambda store: store),
             (telemetry.journal, "ThreadPoolExecutor", Inline),
             (workers.placement, "CHUNK", CHUNK),
         ):

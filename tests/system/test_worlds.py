@@ -98,6 +98,8 @@ def test_a_person_lives_a_life(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_scripted_player_lives_a_life() -> None:
     out = forager_here("play", "forage", "--player", "heuristic", "--set", "horizon=5").out
     assert out.count("\n> ") == 5
+    assert "@" not in out
+    assert "@" in forager_here("play", "forage", "--player", "heuristic", "--reveal").out
     assert out.rstrip().splitlines()[-1].startswith("survived after 5 steps")
     refused(forager_here("play", "forage", "--player", "nobody"), 2, "--player", "heuristic")
     refused(forager_here("play", "forage", "--set", "horizon=no"), 2, "--set")

@@ -32,7 +32,7 @@ class Core(Protocol):
         ...
 
     def serves(self, adapter: str | None) -> bool:
-        """True when requests for this adapter of the working set can be added now, without `serve`."""
+        """True when requests for this adapter of the working set can be added now, without `switch`."""
         ...
 
     def switch(self, adapter: str | None) -> None:
