@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.config import RunConfig
+from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
 from orchestrator.fitness import score
 from orchestrator.population import founders
 from orchestrator.reproduction import reproduce
 from orchestrator.selection import select
-from orchestrator.state import GenerationCommitted, RunState
+from orchestrator.state import RunState
 from telemetry.ledger import Ledger
 from telemetry.records import Individual, Record
 from telemetry.seeds import rng, world_seed

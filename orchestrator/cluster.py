@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
@@ -12,6 +12,7 @@ import psutil
 from orchestrator.config import RayConfig
 from orchestrator.credentials import prepare
 from orchestrator.reaper import reaped
+from telemetry import processes
 from telemetry.actors import Place
 from telemetry.failures import ClusterLostError, UsageError
 from telemetry.supervisor import Cluster
@@ -89,16 +90,11 @@ def _shut_down(started: Sequence[psutil.Process]) -> None:
     """Ends Ray in this process, then what is left of the processes it started, also when its control plane is gone."""
     import ray
 
-    family = list(started)
-    for process in started:
-        with suppress(psutil.Error):
-            family += process.children(recursive=True)
+    family = processes.families(started)
     shutting = Thread(target=ray.shutdown, name="ray shutdown", daemon=True)
     shutting.start()
     shutting.join(SHUTDOWN_SECONDS)
-    for process in family:
-        with suppress(psutil.Error):
-            process.kill()
+    processes.kill(family)
 
 
 async def _start_in_process(

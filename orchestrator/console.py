@@ -19,8 +19,8 @@ from orchestrator.plain import clean, duration, ends_text
 from telemetry.numerals import interval, number
 
 if TYPE_CHECKING:
+    from orchestrator.events import EvaluationRow
     from orchestrator.lineage import LineageRow
-    from orchestrator.state import EvaluationRow
     from orchestrator.summary import Summary
 
 MEASURED = {"rmst": "mean survival", "energy": "mean final energy", "result": "mean score"}

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.config import semantic
+from orchestrator.events import GenerationCommitted
 from orchestrator.run import config_of
-from orchestrator.state import GenerationCommitted, RunState
+from orchestrator.state import RunState
 from telemetry.ledger import Ledger
 from telemetry.records import Record
 from telemetry.tables import TABLES, VOLATILE

@@ -18,11 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.config import RunConfig
+from orchestrator.events import Event, GenerationCommitted
 from orchestrator.fitness import ranked
 from orchestrator.lines import describe, opening, progress_line
 from orchestrator.plain import clean, duration
 from orchestrator.progress import Progress, advance, progress_of
-from orchestrator.state import Event, GenerationCommitted, RunState
+from orchestrator.state import RunState
 from telemetry.metrics import Rate
 from telemetry.numerals import interval
 

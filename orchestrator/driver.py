@@ -15,12 +15,13 @@ from orchestrator.config import RunConfig, engine_gpus, gpus_needed
 from orchestrator.credentials import prepare
 from orchestrator.display import Display, open_display
 from orchestrator.evaluation import HeldOut, founder_of, model_rows, reference_rows
+from orchestrator.events import EvaluationRow
 from orchestrator.fitness import load_function
 from orchestrator.generation import Rooms, run_generation
 from orchestrator.observe import MetricsListener
 from orchestrator.rooms import Builder, Model, Tick, TrainersRoom, WorkersRoom, find_model
 from orchestrator.run import Run, champion, create, reopen
-from orchestrator.state import EvaluationRow, RunState
+from orchestrator.state import RunState
 from orchestrator.stopwatch import Stopwatch
 from telemetry import models
 from telemetry.exporter import serve

@@ -16,9 +16,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.config import RunConfig
+from orchestrator.events import EvaluationRow
 from orchestrator.fitness import Estimate, bootstrap_interval, life_values
 from orchestrator.rooms import WorkersRoom
-from orchestrator.state import EvaluationRow, RunState
+from orchestrator.state import RunState
 from telemetry.failures import UsageError
 from telemetry.records import EndReason, Individual
 from telemetry.seeds import held_out_world_seed, rng

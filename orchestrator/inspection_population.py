@@ -7,8 +7,9 @@ first parent's lineage, has an id that nobody had before it, and plays with the 
 from collections.abc import Iterator
 
 from orchestrator.config import RunConfig
+from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
-from orchestrator.state import GenerationCommitted, RunState
+from orchestrator.state import RunState
 from telemetry.records import Individual
 
 

@@ -1,12 +1,13 @@
 """A living run in words: one line of plain text for each thing that happens. Pure."""
 
 from orchestrator.config import RunConfig
+from orchestrator.events import BirthCommitted, Evaluated, Event, GenerationCommitted, RunFinished
 from orchestrator.fitness import ranked
 from orchestrator.observe import after, culled_by
 from orchestrator.plain import clean, duration, ends_text
 from orchestrator.population import lineages
 from orchestrator.progress import Progress
-from orchestrator.state import BirthCommitted, Evaluated, Event, GenerationCommitted, RunFinished, RunState
+from orchestrator.state import RunState
 from orchestrator.summary import ends_of
 from telemetry.numerals import interval
 from trainer.job import TrainingResult

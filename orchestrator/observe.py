@@ -6,9 +6,10 @@ The law: both ways lead to the same numbers.
 from datetime import datetime
 from time import time
 
+from orchestrator.events import BirthCommitted, Event, GenerationCommitted, LivesCommitted, RunFinished
 from orchestrator.fitness import ranked
 from orchestrator.population import lineages
-from orchestrator.state import BirthCommitted, Event, GenerationCommitted, LivesCommitted, RunFinished, RunState
+from orchestrator.state import RunState
 from telemetry.metrics import Metrics
 from telemetry.records import Individual
 from trainer.job import TrainingResult

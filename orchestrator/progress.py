@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from orchestrator.config import RunConfig
-from orchestrator.state import BirthCommitted, Evaluated, Event, GenerationCommitted, LivesCommitted, RunState
+from orchestrator.events import BirthCommitted, Evaluated, Event, GenerationCommitted, LivesCommitted
+from orchestrator.state import RunState
 from telemetry.records import Individual
 from trainer.job import TrainingResult
 
@@ -73,9 +74,7 @@ class Progress:
 
 def progress_of(state: RunState, config: RunConfig, now: float) -> Progress:
     """Where a run stands that has just been created or taken over."""
-    lives: dict[str, int] = {}
-    for key in state.lives.get(state.generation, ()):
-        lives[key.individual] = lives.get(key.individual, 0) + 1
+    committed = state.lives.get(state.generation)
     prefix = f"g{state.generation + 1:03d}-"
     return Progress(
         run=state.created.run,
@@ -85,7 +84,7 @@ def progress_of(state: RunState, config: RunConfig, now: float) -> Progress:
         births_planned=_births_planned(config, state.generation),
         generation=state.generation,
         begun=now,
-        lives=lives,
+        lives={} if committed is None else {name: committed.count(name) for name in committed.attempts},
         births=tuple(result for result in state.births.values() if result.individual.startswith(prefix)),
         last=state.history[-1] if state.history else None,
         seconds=tuple(_total(event) for event in state.history),

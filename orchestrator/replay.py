@@ -77,7 +77,7 @@ def find_life(state: RunState, spec: str) -> LifeKey:
         raise UsageError(f"life: no individual {who} in this run; `forager lineage` lists them")
     key = LifeKey(state.everyone[who].generation, who, life)
     if state.life(key) is None:
-        lived = sum(one.individual == who for one in state.lives.get(key.generation, ()))
+        lived = state.lives[key.generation].count(who) if key.generation in state.lives else 0
         raise UsageError(f"life: {who} has no committed life {life}; it has {lived}, counted from 0")
     return key
 

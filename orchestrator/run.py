@@ -9,11 +9,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from orchestrator.config import RunConfig
-from orchestrator.fitness import Fitness
-from orchestrator.population import founders
-from orchestrator.reproduction import Births
-from orchestrator.selection import Selection
-from orchestrator.state import (
+from orchestrator.events import (
     FORMAT,
     BirthCommitted,
     EpochOpened,
@@ -25,11 +21,13 @@ from orchestrator.state import (
     Rewound,
     RunCreated,
     RunFinished,
-    RunState,
-    apply,
     dump,
-    fold,
 )
+from orchestrator.fitness import Fitness
+from orchestrator.population import founders
+from orchestrator.reproduction import Births
+from orchestrator.selection import Selection
+from orchestrator.state import RunState, apply, fold
 from orchestrator.stopwatch import Stopwatch
 from telemetry import __version__
 from telemetry.failures import StateError

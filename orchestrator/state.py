@@ -1,148 +1,54 @@
-"""The state of a run is a fold over its journal; nothing else is ever trusted.
+"""The state of a run is a fold over its journal; nothing else is ever trusted."""
 
-Each journal kind has one closed body type here. `fold` refuses what it does not know, so that a run written by
-another version is refused instead of half-read.
-"""
-
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import msgspec
-from msgspec import Struct
-from pydantic import Field, ValidationError
-
-from orchestrator.fitness import Estimate, Fitness
+from orchestrator.events import (
+    BirthCommitted,
+    EpochOpened,
+    Evaluated,
+    GenerationCommitted,
+    LivesCommitted,
+    Rewound,
+    RunCreated,
+    RunFinished,
+    body,
+)
 from orchestrator.population import lineages
-from orchestrator.selection import Selection
 from telemetry.failures import StateError
 from telemetry.journal import Entry
-from telemetry.records import BaseModelCard, FileRef, Individual, LifeKey, Record
+from telemetry.records import FileRef, Individual, LifeKey
 from trainer.job import TrainingResult
 
-FORMAT = 2
-"""Version of the journal's bodies; a change that older code cannot read raises it."""
-BRANCH = r"^branch-\d+$"
 
+class Lives(Mapping[LifeKey, str]):
+    """Acknowledged lives of one generation: key -> the attempt that counts.
 
-class RunCreated(Record):
-    """Genesis: everything the run's results depend on."""
+    Kept by individual, without an object for each key: there are hundreds of thousands, and a resume reads them all.
+    """
 
-    format: int
-    version: str
-    """Version of Forager that created the run."""
-    run: str
-    config: dict[str, Any]
-    """The resolved run file."""
-    model: BaseModelCard
-    founders: tuple[Individual, ...]
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.attempts: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        """Individual -> life -> attempt."""
 
+    def __getitem__(self, key: LifeKey) -> str:
+        if key.generation != self.generation or key.individual not in self.attempts:
+            raise KeyError(key)
+        return self.attempts[key.individual][key.life]
 
-class EpochOpened(Record):
-    """A driver took over the run."""
+    def __iter__(self) -> Iterator[LifeKey]:
+        for individual, lives in self.attempts.items():
+            for life in lives:
+                yield LifeKey(self.generation, individual, life)
 
-    host: str
-    pid: int
-    opened_at: str
-    """UTC time, ISO 8601."""
-    version: str
+    def __len__(self) -> int:
+        return sum(map(len, self.attempts.values()))
 
-
-class LivesCommitted(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """Lives whose rows are now part of the ledger: nearly all entries of a long journal are of this kind."""
-
-    generation: int
-    tables: dict[str, int]
-    """Delta version of each table that holds them."""
-    lives: tuple[tuple[str, int, str], ...]
-    """(individual, life, attempt) of each life."""
-    decisions: int
-    prompt_tokens: int
-    completion_tokens: int
-    ends: dict[str, int]
-    """Number of lives by end reason, deaths by cause: `died:starved`, `survived`, `censored`."""
-    seconds: float
-    """Wall time since the rollout phase or the commit before."""
-
-
-class BirthCommitted(Record):
-    """A newborn's training job ended; its adapter, if any, is on the shelf."""
-
-    generation: int
-    """The generation that was trained on."""
-    result: TrainingResult
-
-
-class GenerationCommitted(Record):
-    """A generation is over: who was how fit, who survives, and who lives next."""
-
-    generation: int
-    fitness: tuple[Fitness, ...]
-    selection: Selection
-    population: tuple[Individual, ...]
-    """The next generation, adapters included; empty after the last one."""
-    seconds: dict[str, float]
-    """Wall time by phase: rollout, training, other."""
-
-
-class EvaluationRow(Record):
-    """How one player fared on the held-out worlds, by the run's own fitness."""
-
-    who: str
-    """`champion`, `founder` (the untouched model), `random`, `heuristic`, another reference, or an individual's id."""
-    individual: str | None
-    adapter: str | None
-    lives: int
-    mean: float
-    """Over lives; survival in steps, capped at the horizon, where the fitness is `rmst`."""
-    low: float
-    """Lower end of the 95% bootstrap interval."""
-    high: float
-    ends: dict[str, int]
-    measures: dict[str, Estimate] = Field(default_factory=dict)
-    """What the world itself reports of these lives."""
-
-
-class Evaluated(Record):
-    """Held-out comparison at the end of a run."""
-
-    rows: tuple[EvaluationRow, ...]
-
-
-class Rewound(Record):
-    """The run goes on from an earlier generation; what had come after it stays in the journal as a branch."""
-
-    generation: int
-    """The last generation that still counts."""
-    branch: str = Field(pattern=BRANCH)
-    """Name of what was left behind: `RUN@<branch>` reads it."""
-
-
-class RunFinished(Record):
-    """Nothing is left to do."""
-
-    champion: str
-    """Individual of the last generation with the highest fitness."""
-
-
-Event = Record | LivesCommitted
-"""The body of a journal entry."""
-
-BODIES: dict[str, type[Record]] = {
-    "run": RunCreated,
-    "epoch": EpochOpened,
-    "birth": BirthCommitted,
-    "generation": GenerationCommitted,
-    "evaluation": Evaluated,
-    "finish": RunFinished,
-    "rewind": Rewound,
-}
-_LIVES = msgspec.json.Decoder(LivesCommitted)
-
-
-def dump(event: Event) -> dict[str, Any]:
-    """The event as plain JSON values."""
-    return event.model_dump(mode="json") if isinstance(event, Record) else msgspec.to_builtins(event)
+    def count(self, individual: str) -> int:
+        """Acknowledged lives of one individual."""
+        return len(self.attempts.get(individual, ()))
 
 
 @dataclass
@@ -157,7 +63,7 @@ class RunState:
     population: tuple[Individual, ...] = ()
     tables: dict[str, int] = field(default_factory=dict)
     """Pinned Delta version of each ledger table."""
-    lives: dict[int, dict[LifeKey, str]] = field(default_factory=dict)
+    lives: dict[int, Lives] = field(default_factory=dict)
     """Acknowledged lives by generation, with the attempt that counts."""
     files: dict[int, list[FileRef]] = field(default_factory=dict)
     """What the journal vouches for of the ledger, by the generation whose lives it acknowledges."""
@@ -174,7 +80,7 @@ class RunState:
 
     def attempts(self, generation: int) -> list[str]:
         """Attempts that count in a generation: the filter that readers of the ledger apply."""
-        return list(self.lives.get(generation, {}).values())
+        return list(self.lives.get(generation, Lives(generation)).values())
 
     def vouched(self, generation: int) -> list[FileRef]:
         """Ledger files that hold the acknowledged lives of a generation: the only ones that readers look at."""
@@ -182,7 +88,7 @@ class RunState:
 
     def life(self, key: LifeKey) -> str | None:
         """The acknowledged attempt at a life, if there is one."""
-        return self.lives.get(key.generation, {}).get(key)
+        return self.lives.get(key.generation, Lives(key.generation)).get(key)
 
     def culled(self) -> tuple[str, ...]:
         """Lineages without a living member."""
@@ -207,33 +113,6 @@ def fold(entries: Iterable[Entry]) -> RunState:
     for entry in iterator:
         apply(state, entry)
     return state
-
-
-def body(entry: Entry) -> Event:
-    """The typed body of an entry. Raises StateError naming the entry."""
-    if entry.kind == "lives":
-        try:
-            return _LIVES.decode(entry.raw_body)
-        except msgspec.DecodeError as error:
-            raise StateError(f"journal entry {entry.seq} (lives): {error}") from error
-    model = BODIES.get(entry.kind)
-    if model is None:
-        raise StateError(f"journal entry {entry.seq}: unknown kind {entry.kind!r}; a newer version wrote this run")
-    if entry.kind == "run":
-        _check_format(entry.body)
-    try:
-        return model.model_validate_json(bytes(entry.raw_body), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StateError(f"journal entry {entry.seq} ({entry.kind}): {where}: {first['msg']}") from error
-
-
-def _check_format(genesis: dict[str, Any]) -> None:
-    written, version = genesis.get("format", FORMAT), genesis.get("version")
-    if written != FORMAT:
-        what = f"format {written} (written by {version}), this version reads format {FORMAT}"
-        raise StateError(f"journal entry 0: {what}; use the version that wrote the run")
 
 
 def apply(state: RunState, entry: Entry) -> None:
@@ -265,11 +144,13 @@ def apply(state: RunState, entry: Entry) -> None:
 def _commit_lives(state: RunState, entry: Entry, event: LivesCommitted) -> None:
     generation = event.generation
     _expect(entry, generation, state.generation)
-    lives = state.lives.setdefault(generation, {})
+    if generation not in state.lives:
+        state.lives[generation] = Lives(generation)
+    lives = state.lives[generation].attempts
     for individual, life, attempt in event.lives:
-        if lives.setdefault(LifeKey(generation, individual, life), attempt) != attempt:
+        if lives[individual].setdefault(life, attempt) != attempt:
             raise StateError(f"journal entry {entry.seq}: life {life} of {individual} is committed twice")
-    state.tables = dict(event.tables)
+    state.tables = event.tables
     state.files.setdefault(generation, []).extend(entry.refs)
     state.commits.append(event)
 

@@ -10,11 +10,12 @@ from statistics import fmean, median
 from typing import Any
 
 from orchestrator.config import RunConfig
+from orchestrator.events import EvaluationRow, GenerationCommitted, LivesCommitted
 from orchestrator.fitness import ranked
 from orchestrator.lineage import LineageRow, ancestry, lineage_rows, short
 from orchestrator.observe import after, culled_by
 from orchestrator.population import lineages
-from orchestrator.state import EvaluationRow, GenerationCommitted, LivesCommitted, RunState
+from orchestrator.state import RunState
 from telemetry.records import Record
 from trainer.job import TrainingResult
 

@@ -49,11 +49,11 @@ class Shell:
         except Exception as error:  # noqa: BLE001 - `ready` raises it, where Ray leaves its type alone
             self._failure = error
 
-    async def ready(self) -> tuple[str, int]:
-        """(machine, process id); answers once the object stands. Raises what building it raised."""
+    async def ready(self) -> tuple[str, int, str]:
+        """(machine, process id, node id); answers once the object stands. Raises what building it raised."""
         if self._failure is not None:
             raise self._failure
-        return machine(), os.getpid()
+        return machine(), os.getpid(), _node()
 
     async def call(self, method: str, *args: Any) -> Any:
         """Result of an async method of the object."""
@@ -82,6 +82,12 @@ class Actor:
 
     async def _settle(self, name: str, args: tuple[Any, ...]) -> Any:
         return await settle(self.handle.call.remote(name, *args), self.timeout, name)
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def machine() -> str:

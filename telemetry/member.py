@@ -61,7 +61,10 @@ class Member:
                 except ForagerError:
                     raise
                 except Exception as error:  # noqa: BLE001 - whatever keeps it from starting, another try may go well
-                    self._charge(budget, f"does not start: {in_words(error)}")
+                    reason = f"does not start: {in_words(error)}"
+                    log.warning("%s: %s", self.name, reason)
+                    if not getattr(error, "preempted", False):
+                        self._charge(budget, reason)
                 else:
                     if self.incarnation:
                         log.warning("%s: started", self.name)

@@ -20,6 +20,13 @@ class RemoteLost(Exception):
         """Its node was taken away with notice: nobody's fault, and charged to no budget."""
 
 
+def preempted(error: Any, peer: Any) -> bool:
+    """True when the node of the peer that was lost was taken away with notice, whoever found the loss."""
+    # Looked up in the class: handles take any other name for a method of what they host.
+    leaving = getattr(type(peer), "leaving", None)
+    return getattr(error, "preempted", False) or (leaving is not None and leaving(peer))
+
+
 class ReplyLost(RemoteLost):
     """The connection broke under the call. Whoever knows that a repetition is harmless may ask again."""
 

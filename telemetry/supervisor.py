@@ -15,8 +15,7 @@ from functools import partial
 from threading import Event, Thread
 from typing import Any
 
-import psutil
-
+from telemetry import processes
 from telemetry.actors import Actor, Place, Shell, machine
 from telemetry.failures import ClusterLostError
 from telemetry.remote import NoAnswer, RemoteLost, ReplyLost, settle
@@ -25,6 +24,8 @@ log = logging.getLogger(__name__)
 
 PING_SECONDS = 1.0
 """Between two signs of life."""
+UNREACHABLE_SECONDS = 2.0
+"""Time without any connection to an actor after which it is lost: Ray takes far longer to give up a node."""
 LOST_SECONDS = 30.0
 """Silence of the cluster's control plane after which it is lost; Ray itself ends this process after 60 s."""
 
@@ -44,13 +45,18 @@ class Supervised(Actor):
         call_timeout: float,
         hang_timeout: float,
         cluster_lost: "asyncio.Future[Exception]",
+        leaving: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`pid` is that of the actor's process where it is one of this machine, else None."""
+        """`pid` is that of the actor's process where it is one of this machine, else None.
+
+        leaving: tells whether its node is being taken away with notice, or was.
+        """
         super().__init__(handle, call_timeout)
         self._name = name
-        self._process = _process(pid)
+        self._process = processes.find(pid)
         self._hang_timeout = hang_timeout
         self._cluster_lost = cluster_lost
+        self._leaving = leaving
         self._lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._watching = asyncio.create_task(self._watch())
 
@@ -66,8 +72,16 @@ class Supervised(Actor):
             return False
         return True
 
+    def leaving(self) -> bool:
+        """True if its node is being taken away with notice, or was."""
+        return self._leaving()
+
     async def _settle(self, name: str, args: tuple[Any, ...]) -> Any:
-        return await self._unless_lost(super()._settle(name, args))
+        try:
+            return await self._unless_lost(super()._settle(name, args))
+        except RemoteLost as error:
+            error.preempted = error.preempted or self._leaving()
+            raise
 
     async def _unless_lost(self, answer: Coroutine[Any, Any, Any]) -> Any:
         return await _unless(answer, self._lost, self._cluster_lost)
@@ -79,18 +93,20 @@ class Supervised(Actor):
         while True:
             ping = asyncio.ensure_future(settle(self.handle.ready.remote(), None, "ready"))
             try:
+                silence += await _spent(asyncio.wait({ping}, timeout=turn), turn)
                 while not ping.done() and silence < self._hang_timeout:
-                    await asyncio.wait({ping}, timeout=turn)
-                    silence += 0.0 if ping.done() else turn
+                    silence += await _spent(asyncio.wait({ping}, timeout=turn), turn)
                 error = ping.exception() if ping.done() else None
             finally:
                 ping.cancel()
             if isinstance(error, RemoteLost) and not isinstance(error, ReplyLost):
                 return self._found(str(error), preempted=error.preempted)
+            if error is not None and silence >= min(UNREACHABLE_SECONDS, self._hang_timeout):
+                return self._found(f"unreachable: no connection to it for {silence:.1f} s")
             if silence >= self._hang_timeout:
                 return self._found(f"hung: no sign of life for {self._hang_timeout:g} s")
-            silence = silence + turn if error else 0.0
-            await asyncio.sleep(turn)
+            pause = await _spent(asyncio.sleep(turn), turn)
+            silence = silence + pause if error else 0.0
 
     def _found(self, reason: str, *, preempted: bool = False) -> None:
         log.warning("%s: %s", self._name, reason)
@@ -102,7 +118,7 @@ class Supervised(Actor):
             return
         self._lost.set_result(RemoteLost(f"{self._name}: {reason}", preempted=preempted))
         if self._process is not None:
-            _kill_tree(self._process)
+            processes.kill(processes.families([self._process]))
         # For its processes elsewhere, and so that Ray gives back what it held.
         _aside(partial(_ray_kill, self.handle))
 
@@ -117,6 +133,10 @@ class Cluster:
     def __init__(self, lost_timeout: float = LOST_SECONDS) -> None:
         self._lost_timeout = lost_timeout
         self._beats = 0
+        self._nodes: set[str] = set()
+        """Ids of the nodes that are there."""
+        self._leaving: set[str] = set()
+        """Ids of the nodes that were ever said to be taken away; none comes back under the same id."""
         self._closed = Event()
         self._listener = Thread(target=self._listen, name="cluster listener", daemon=True)
         self._lost: asyncio.Future[Exception] | None = None
@@ -130,16 +150,18 @@ class Cluster:
         start_timeout, call_timeout: seconds it may take to start, and to answer a call; hang_timeout: seconds without
         a sign of life after which it is killed.
         """
-        lost = self._watched()
+        lost, nodes = self._watched(), self._nodes
         # In a thread: creating an actor waits for the control plane.
         handle = await _unless(asyncio.wrap_future(_aside(partial(self._create, build, place))), lost)
         try:
-            where, pid = await _unless(_ready(handle, start_timeout), lost)
+            where, pid, node = await _unless(_ready(handle, start_timeout), lost)
         except BaseException as error:
             _aside(partial(_ray_kill, handle))
-            if isinstance(error, RemoteLost) and place.log is not None:
-                raise RemoteLost(f"{error}; see {place.log}", preempted=error.preempted) from error
-            raise
+            if not isinstance(error, RemoteLost):
+                raise
+            where = "" if place.log is None else f"; see {place.log}"
+            # Nobody knows on which node it was to start.
+            raise RemoteLost(f"{error}{where}", preempted=not nodes.isdisjoint(self._leaving)) from error
         return Supervised(
             handle,
             name=place.name,
@@ -147,6 +169,7 @@ class Cluster:
             call_timeout=call_timeout,
             hang_timeout=hang_timeout,
             cluster_lost=lost,
+            leaving=lambda: node in self._leaving,
         )
 
     def close(self) -> None:
@@ -193,21 +216,31 @@ class Cluster:
     def _listen(self) -> None:
         """In a thread, because a question to a control plane that is gone does not come back."""
         import ray
+        from ray._private.state import state
 
         own = ray.get_runtime_context().get_node_id()
         while not self._closed.wait(PING_SECONDS):
             with suppress(Exception):
-                self._beats += ray.is_initialized() and any(
-                    node["Alive"] for node in ray.nodes() if node["NodeID"] == own
-                )
+                if ray.is_initialized():
+                    self._nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+                    self._beats += own in self._nodes
+                # Ray has no public question for it.
+                self._leaving.update(state.get_draining_nodes())
 
 
-async def _ready(handle: Any, timeout: float) -> tuple[str, int]:
-    """Where the actor runs, once its object stands. Asks again when only the reply was lost."""
+async def _spent(wait: Awaitable[Any], turn: float) -> float:
+    """Seconds that a wait of the own loop took, one turn at most."""
+    began = time.monotonic()
+    await wait
+    return min(turn, time.monotonic() - began)
+
+
+async def _ready(handle: Any, timeout: float) -> tuple[str, int, str]:
+    """As Shell.ready, once the object stands. Asks again when only the reply was lost."""
     deadline = time.monotonic() + timeout
     while True:
         try:
-            place: tuple[str, int] = await settle(handle.ready.remote(), deadline - time.monotonic(), "start")
+            place: tuple[str, int, str] = await settle(handle.ready.remote(), deadline - time.monotonic(), "start")
         except ReplyLost as error:
             if time.monotonic() > deadline:
                 raise NoAnswer(f"start: no answer in {timeout:g} s") from error
@@ -252,19 +285,3 @@ def _ray_kill(handle: Any) -> None:
     if ray.is_initialized():
         with suppress(Exception):
             ray.kill(handle)
-
-
-def _process(pid: int | None) -> "psutil.Process | None":
-    with suppress(psutil.Error):
-        return None if pid is None else psutil.Process(pid)
-    return None
-
-
-def _kill_tree(process: "psutil.Process") -> None:
-    """SIGKILL to a process and all its descendants; only to those that are still who they were."""
-    family = [process]
-    with suppress(psutil.Error):
-        family += process.children(recursive=True)
-    for one in family:
-        with suppress(psutil.Error):
-            one.kill()

@@ -21,7 +21,7 @@ from typing import Any
 from telemetry.failures import NoProgressError
 from telemetry.member import Member
 from telemetry.records import LifeSummary
-from telemetry.remote import RemoteLost, ReplyLost
+from telemetry.remote import RemoteLost, ReplyLost, preempted
 from workers.agent import Report
 from workers.config import WorkersConfig
 from workers.crew import Bell, Crew
@@ -181,7 +181,8 @@ class WorkerPool:
             return None, False
         parties, first = [party for party, _ in service.lost], service.lost[0][1]
         number = sum(len(party.tasks) for party in parties)
-        reason = RemoteLost(f"{number} lives lost it: {first.reason}", preempted=first.preempted)
+        taken = preempted(first, service.peer)
+        reason = RemoteLost(f"{number} lives lost it: {first.reason}", preempted=taken)
         todo = self._retried(parties, reason, work)
         apart = any(map(self._is_suspect, todo))
         work.put_back([replace(party, apart=party.apart or apart) for party in todo])
@@ -205,12 +206,12 @@ class WorkerPool:
                 await self._crew.lost(host.agent, incarnation, error, charged=not alone or not todo)
                 work.put_back([replace(party, alone=self._is_suspect(party)) for party in todo])
             else:
-                await self._take(report, part, held_by, work)
+                await self._take(report, part, sink, held_by, work)
         finally:
             self._placement.end(part)
             self._bell.ring()
 
-    async def _take(self, report: Report, part: Part, held_by: int, work: Work) -> None:
+    async def _take(self, report: Report, part: Part, sink: Any, held_by: int, work: Work) -> None:
         """Sorts what became of each party. Raises EnvironmentFailure for a broken world; sees to a lost sink."""
         if report.finished:
             part.host.agent.progressed()
@@ -234,7 +235,8 @@ class WorkerPool:
         part.service.lost += [(party, one) for party, one in gone if one.engine]
         unsaved = [(party, one) for party, one in gone if not one.engine]
         if unsaved:
-            error = ReplyLost(unsaved[0][1].reason, preempted=unsaved[0][1].preempted)
+            first = unsaved[0][1]
+            error = ReplyLost(first.reason, preempted=preempted(first, sink))
             todo = self._retried([party for party, _ in unsaved], error, work)
             await self._saver.lost(held_by, error, work)
             work.put_back(todo)

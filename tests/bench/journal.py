@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from statistics import median
 
+from orchestrator.events import FORMAT, LivesCommitted, RunCreated, dump
 from orchestrator.population import founders
 from orchestrator.runfile import load
-from orchestrator.state import FORMAT, LivesCommitted, RunCreated, dump, fold
+from orchestrator.state import fold
 from telemetry import segments
 from telemetry.journal import GENESIS, NOTHING, Entry, Journal, Writer, decode, encode, key_of
 from telemetry.records import BaseModelCard, FileRef

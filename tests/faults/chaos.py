@@ -69,13 +69,14 @@ class Strike:
 
 def strike(driver: Driver, nodes: Any, fault: str) -> list[Strike]:
     """Injects one fault; returns when everything that it hit is replaced."""
-    began = time.monotonic()
     verb, _, role = fault.partition(" ")
     if verb == "lose":
         node = max(nodes.worker_nodes, key=lambda one: len(names_on(one, driver)))
         names = names_on(node, driver)
+        began = time.monotonic()
         nodes.remove_node(node, allow_graceful=False)
     else:
+        began = time.monotonic()
         names = [driver.strike(role, signal.SIGKILL if verb == "kill" else signal.SIGSTOP)[0]]
     strikes = []
     for name in names:

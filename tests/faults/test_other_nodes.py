@@ -1,7 +1,8 @@
-"""Real runs whose actors live on other nodes and hang where nobody can send them a signal."""
+"""Real runs whose actors live on other nodes: hung where nobody can send a signal, or taken away with notice."""
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(400)]
 
 HANG = 3.0
 """Seconds without a sign of life."""
+NOTICE = 3.0
+"""Seconds between being told that a node goes and its end."""
 
 ELSEWHERE = """
 import socket
@@ -60,4 +63,28 @@ def test_hung_actors_on_another_machine_are_replaced_and_harmless_when_they_wake
         for name in names:
             driver.until(lambda name=name: driver.heard(f"{name}.1: started"))
         assert driver.end(180) == 0, driver.text()
+    healthy(tmp_path / "chaos", digest)
+
+
+def drain(address: str, node: Any, seconds: float) -> None:
+    """Tells the cluster that a node will be taken away, as a cloud does with a spot instance."""
+    from ray._raylet import GcsClient
+    from ray.core.generated import autoscaler_pb2
+
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline = int((time.time() + seconds) * 1000)
+    accepted, why = GcsClient(address).drain_node(node.node_id, reason, "preempted", deadline)
+    assert accepted, why
+
+
+def test_a_node_taken_away_with_notice_is_charged_to_no_budget(tmp_path: Path, digest: str) -> None:
+    budgets = ("workers.restarts=0", "workers.life_retries=0", "trainer.retries=0")
+    with ray_nodes(workers=2) as nodes, start(tmp_path, nodes.address, *budgets, hang_timeout=60) as driver:
+        node, names = busiest(nodes, driver)
+        drain(nodes.address, node, NOTICE)
+        time.sleep(NOTICE)
+        nodes.remove_node(node, allow_graceful=False)
+        assert driver.end(180) == 0, driver.text()
+        for name in names:
+            assert driver.heard("The actor died", start=f"{name}: ") is not None, driver.text()
     healthy(tmp_path / "chaos", digest)

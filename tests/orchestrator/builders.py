@@ -5,11 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from orchestrator.config import RunConfig
-from orchestrator.fitness import Fitness
-from orchestrator.population import founders
-from orchestrator.reproduction import Births, reproduce
-from orchestrator.selection import select
-from orchestrator.state import (
+from orchestrator.events import (
     FORMAT,
     BirthCommitted,
     EpochOpened,
@@ -20,10 +16,13 @@ from orchestrator.state import (
     LivesCommitted,
     RunCreated,
     RunFinished,
-    RunState,
-    apply,
     dump,
 )
+from orchestrator.fitness import Fitness
+from orchestrator.population import founders
+from orchestrator.reproduction import Births, reproduce
+from orchestrator.selection import select
+from orchestrator.state import RunState, apply
 from telemetry.journal import decode, encode
 from telemetry.records import BaseModelCard, Individual
 from telemetry.seeds import address, rng

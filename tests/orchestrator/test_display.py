@@ -12,12 +12,12 @@ from rich.console import Console
 
 from orchestrator.console import print_lineage, print_summary
 from orchestrator.display import Display, LiveDisplay, PlainDisplay, open_display
+from orchestrator.events import BirthCommitted
 from orchestrator.lineage import lineage_rows
 from orchestrator.lines import describe
 from orchestrator.plain import clean, duration, print_mapping
 from orchestrator.progress import advance as advance_progress
 from orchestrator.progress import progress_of
-from orchestrator.state import BirthCommitted
 from orchestrator.summary import status, summarize
 from trainer.job import TrainingResult
 

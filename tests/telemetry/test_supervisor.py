@@ -49,7 +49,7 @@ class Handle:
 
 
 def alive(reference: Reference) -> None:
-    reference.answer.set_result(("here", 1))
+    reference.answer.set_result(("here", 1, "node"))
 
 
 def silent(reference: Reference) -> None:
@@ -112,7 +112,7 @@ def test_a_dead_actor_is_found_without_any_call_under_way() -> None:
 def test_lost_replies_are_no_death_until_they_last() -> None:
     pings = [unheard, alive, unheard, alive] * 2
     handle = Handle(lambda reference: pings.pop(0)(reference) if pings else unheard(reference))
-    with pytest.raises(RemoteLost, match="hung"):
+    with pytest.raises(RemoteLost, match="unreachable: no connection to it for"):
         supervise(handle, call)
     assert not pings
 

@@ -1,0 +1,168 @@
+"""What a run's journal says: one closed body type per kind of entry.
+
+What is not known is refused, so that a run written by another version is refused instead of half-read.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from pydantic import Field, ValidationError
+
+from orchestrator.fitness import Estimate, Fitness
+from orchestrator.selection import Selection
+from telemetry.failures import StateError
+from telemetry.journal import Entry
+from telemetry.records import BaseModelCard, Individual, Record
+from trainer.job import TrainingResult
+
+FORMAT = 2
+"""Version of the journal's bodies; a change that older code cannot read raises it."""
+BRANCH = r"^branch-\d+$"
+
+
+class RunCreated(Record):
+    """Genesis: everything the run's results depend on."""
+
+    format: int
+    version: str
+    """Version of Forager that created the run."""
+    run: str
+    config: dict[str, Any]
+    """The resolved run file."""
+    model: BaseModelCard
+    founders: tuple[Individual, ...]
+
+
+class EpochOpened(Record):
+    """A driver took over the run."""
+
+    host: str
+    pid: int
+    opened_at: str
+    """UTC time, ISO 8601."""
+    version: str
+
+
+class LivesCommitted(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Lives whose rows are now part of the ledger: nearly all entries of a long journal are of this kind."""
+
+    generation: int
+    tables: dict[str, int]
+    """Delta version of each table that holds them."""
+    lives: tuple[tuple[str, int, str], ...]
+    """(individual, life, attempt) of each life."""
+    decisions: int
+    prompt_tokens: int
+    completion_tokens: int
+    ends: dict[str, int]
+    """Number of lives by end reason, deaths by cause: `died:starved`, `survived`, `censored`."""
+    seconds: float
+    """Wall time since the rollout phase or the commit before."""
+
+
+class BirthCommitted(Record):
+    """A newborn's training job ended; its adapter, if any, is on the shelf."""
+
+    generation: int
+    """The generation that was trained on."""
+    result: TrainingResult
+
+
+class GenerationCommitted(Record):
+    """A generation is over: who was how fit, who survives, and who lives next."""
+
+    generation: int
+    fitness: tuple[Fitness, ...]
+    selection: Selection
+    population: tuple[Individual, ...]
+    """The next generation, adapters included; empty after the last one."""
+    seconds: dict[str, float]
+    """Wall time by phase: rollout, training, other."""
+
+
+class EvaluationRow(Record):
+    """How one player fared on the held-out worlds, by the run's own fitness."""
+
+    who: str
+    """`champion`, `founder` (the untouched model), `random`, `heuristic`, another reference, or an individual's id."""
+    individual: str | None
+    adapter: str | None
+    lives: int
+    mean: float
+    """Over lives; survival in steps, capped at the horizon, where the fitness is `rmst`."""
+    low: float
+    """Lower end of the 95% bootstrap interval."""
+    high: float
+    ends: dict[str, int]
+    measures: dict[str, Estimate] = Field(default_factory=dict)
+    """What the world itself reports of these lives."""
+
+
+class Evaluated(Record):
+    """Held-out comparison at the end of a run."""
+
+    rows: tuple[EvaluationRow, ...]
+
+
+class Rewound(Record):
+    """The run goes on from an earlier generation; what had come after it stays in the journal as a branch."""
+
+    generation: int
+    """The last generation that still counts."""
+    branch: str = Field(pattern=BRANCH)
+    """Name of what was left behind: `RUN@<branch>` reads it."""
+
+
+class RunFinished(Record):
+    """Nothing is left to do."""
+
+    champion: str
+    """Individual of the last generation with the highest fitness."""
+
+
+Event = Record | LivesCommitted
+"""The body of a journal entry."""
+
+BODIES: dict[str, type[Record]] = {
+    "run": RunCreated,
+    "epoch": EpochOpened,
+    "birth": BirthCommitted,
+    "generation": GenerationCommitted,
+    "evaluation": Evaluated,
+    "finish": RunFinished,
+    "rewind": Rewound,
+}
+_LIVES = msgspec.json.Decoder(LivesCommitted)
+
+
+def dump(event: Event) -> dict[str, Any]:
+    """The event as plain JSON values."""
+    return event.model_dump(mode="json") if isinstance(event, Record) else msgspec.to_builtins(event)
+
+
+def body(entry: Entry) -> Event:
+    """The typed body of an entry. Raises StateError naming the entry."""
+    if entry.kind == "lives":
+        try:
+            return _LIVES.decode(entry.raw_body)
+        except msgspec.DecodeError as error:
+            raise StateError(f"journal entry {entry.seq} (lives): {error}") from error
+    model = BODIES.get(entry.kind)
+    if model is None:
+        raise StateError(f"journal entry {entry.seq}: unknown kind {entry.kind!r}; a newer version wrote this run")
+    if entry.kind == "run":
+        _check_format(entry.body)
+    try:
+        return model.model_validate_json(bytes(entry.raw_body), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StateError(f"journal entry {entry.seq} ({entry.kind}): {where}: {first['msg']}") from error
+
+
+def _check_format(genesis: dict[str, Any]) -> None:
+    written, version = genesis.get("format", FORMAT), genesis.get("version")
+    if written != FORMAT:
+        what = f"format {written} (written by {version}), this version reads format {FORMAT}"
+        raise StateError(f"journal entry 0: {what}; use the version that wrote the run")
