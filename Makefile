@@ -41,7 +41,7 @@ format: $(VENV)/.installed ## Format and fix what can be fixed
 bench: $(VENV)/.installed ## Measure against raw vLLM and raw TRL in one run; prints ratios
 	$(BIN)/python -m tests.bench
 
-faults: $(VENV)/.installed ## Inject real faults into real runs and judge from outside what is left (about ten minutes)
+faults: $(VENV)/.installed ## Inject real faults into real runs and judge from outside what is left (a quarter of an hour)
 	$(BIN)/pytest -m "not gpu" --durations 10 tests/faults
 
 faults-long: $(VENV)/.installed ## The same at every place, and at least a thousand kills; prints a table

@@ -159,7 +159,8 @@ class LiveDisplay:
         turn = min(progress.generation + 1, progress.generations)
         what = Text.assemble((f"generation {turn - 1}", "bold"), (f"  {turn} of {progress.generations}  ", "dim"))
         what.append(self._note or progress.phase, style="cyan")
-        line.add_row(self._spinner, what, Text(f"about {duration(left)} left" if left else "", style="dim"))
+        soon = f"about {duration(left)} to the evaluation" if left else ""
+        line.add_row(self._spinner, what, Text(soon, style="dim"))
         return line
 
 

@@ -28,7 +28,7 @@ def progress_line(progress: Progress, now: float) -> str:
     return (
         f"generation {progress.generation} ({progress.generation + 1} of {progress.generations})"
         f"  lives {progress.lives_done}/{progress.lives_planned}  alive {progress.alive}"
-        f"  {progress.rate:.1f} decisions/s{f'  about {duration(left)} left' if left else ''}"
+        f"  {progress.rate:.1f} decisions/s{f'  about {duration(left)} to the evaluation' if left else ''}"
     )
 
 

@@ -9,21 +9,41 @@ and set for held-out evaluation, so the two sets can never meet, whatever the ru
 """
 
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
 
 HELD_OUT = 1 << 62
 
 
+class _Key(ISeedSequence):
+    """A generator's key as it is. Asked to take a key, numpy first gathers entropy that it then does not use."""
+
+    def __init__(self, words: NDArray[np.uint64]) -> None:
+        self._words = words
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[np.uint64]:
+        """The two words of the key, the lower one first."""
+        return self._words
+
+
+def _hash(key: tuple[int | str, ...]) -> bytes:
+    text = "\x1f".join([f"{type(part).__name__}:{part}" for part in key])
+    return blake2b(text.encode(), digest_size=16).digest()
+
+
 def address(*key: int | str) -> int:
     """128-bit hash of an address; equal on every machine and Python version."""
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
-    return int.from_bytes(blake2b(text.encode(), digest_size=16).digest(), "big")
+    return int.from_bytes(_hash(key), "big")
 
 
 def rng(*key: int | str) -> np.random.Generator:
     """Generator for one address, e.g. `rng(run_seed, "select", generation)`."""
-    return np.random.Generator(np.random.Philox(key=address(*key)))
+    words = np.frombuffer(_hash(key)[::-1], "<u8").astype(np.uint64, copy=False)
+    # It takes any ISeedSequence, its stubs only numpy's own.
+    return np.random.Generator(np.random.Philox(_Key(words)))  # type: ignore[arg-type]
 
 
 def seed63(*key: int | str) -> int:

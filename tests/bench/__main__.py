@@ -71,6 +71,8 @@ def main() -> None:
         for name, shape in measure("tests.bench.commits").items():
             label = f"commit of {shape['lives_per_commit']} lives ({name}), ms, share of wall time"
             table.add_row(label, f"{shape['median_seconds'] * 1000:.0f}", "", f"{shape['wall_share']:.4f}")
+        for name, rate in measure("tests.bench.worlds").items():
+            table.add_row(f"steps/s in {name}", "its data is not installed" if rate is None else f"{rate:,.0f}", "", "")
     Console(width=110).print(table)
 
 

@@ -124,7 +124,7 @@ def test_the_panel_follows_the_run() -> None:
         assert "2 of 4" in text
         assert "survived" in text
         assert "culled" in text
-        assert "left" in text
+        assert "to the evaluation" in text
         for event in events:
             display(event, state)
         assert "done" in shown(display)

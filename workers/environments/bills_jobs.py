@@ -38,7 +38,7 @@ Question = tuple[str, str]
 
 
 class Draws:
-    """Whole numbers from one generator, fetched by the hundred: a call for each would be most of a step's time."""
+    """Whole numbers from one generator, fetched by the dozen: a call for each would be most of a step's time."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._uniform = _stream(generator)
@@ -72,7 +72,7 @@ class Draws:
 
 def _stream(generator: np.random.Generator) -> Iterator[float]:
     while True:
-        yield from generator.random(128).tolist()
+        yield from generator.random(32).tolist()
 
 
 class Job(NamedTuple):

@@ -5,8 +5,10 @@ turns. Law: the weather and every draw of the wolf are fixed by the seed before 
 same seed meet the same world until their own actions make it differ.
 """
 
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -30,14 +32,9 @@ from workers.environments.forage_land import (
 from workers.environments.forage_settings import ForageSettings
 from workers.environments.forage_text import CLEAR, FROST, RAIN, View
 
-_TURNS = {
-    CLEAR: ((0.80, CLEAR), (0.90, RAIN), (1.0, FROST)),
-    RAIN: ((0.25, CLEAR), (0.90, RAIN), (1.0, FROST)),
-    FROST: ((0.25, CLEAR), (0.30, RAIN), (1.0, FROST)),
-}
-"""Markov chain of the weather: from each weather, the next ones with their cumulative probabilities."""
-
-_NEVER = 1 << 30
+_WEATHERS = (CLEAR, RAIN, FROST)
+_TURNS = {CLEAR: (0.80, 0.90), RAIN: (0.25, 0.90), FROST: (0.25, 0.30)}
+"""Markov chain of the weather: from each weather, the cumulative probabilities of the next one in the order above."""
 
 _GROUND = {
     forage_land.PLAIN: forage_text.PLAIN,
@@ -62,6 +59,10 @@ class _Life:
     """Step from which each bush is ripe."""
     order: dict[Cell, int]
     """Number of each bush."""
+    ripe: set[Cell]
+    """Bushes that are ripe now."""
+    bare: deque[Cell] = field(default_factory=deque)
+    """The others, soonest to be ripe first."""
     weather: str = CLEAR
     step: int = 0
     end: EndReason | None = None
@@ -97,8 +98,10 @@ class Forage:
             raise RuntimeError("the life has ended; reset() begins the next one")
         cause = self._act(action) or self._meet_the_wolf()
         if self._settings.weather:
-            life.weather = _next_weather(life.weather, life.weather_draws[life.step])
+            life.weather = _WEATHERS[bisect_right(_TURNS[life.weather], life.weather_draws[life.step])]
         life.step += 1
+        while life.bare and life.ripe_at[life.bare[0]] <= life.step:
+            life.ripe.add(life.bare.popleft())
         if cause:
             life.end = EndReason.DIED
         elif life.step == self._settings.horizon:
@@ -135,7 +138,9 @@ class Forage:
         if action in DIRECTIONS:
             life.agent = move(settings.size, life.agent, action)
             marsh = settings.marsh_cost if self._ground(life.agent) == forage_land.MARSH else 0
-        elif action == "eat" and life.ripe_at.get(life.agent, life.step + 1) <= life.step:
+        elif action == "eat" and life.agent in life.ripe:
+            life.ripe.remove(life.agent)
+            life.bare.append(life.agent)
             life.ripe_at[life.agent] = life.step + settings.regrow_steps
             life.energy = min(settings.max_energy, life.energy + settings.food_energy)
         if action != "rest" and life.weather == FROST:
@@ -154,7 +159,7 @@ class Forage:
             return ""
         draw, speed = life.wolf_draws[life.step], self._settings.predator_speed
         if life.wolf != life.agent and draw < speed:
-            life.wolf = self._wolf_moves(life.wolf, wander=self.actions[int(draw / speed * 4)])
+            life.wolf = self._wolf_moves(life.wolf, self.actions[int(draw / speed * 4)])
         if life.wolf != life.agent:
             return ""
         life.energy = max(0, life.energy - self._settings.bite)
@@ -168,8 +173,11 @@ class Forage:
         life, size = self._life, self._settings.size
         way = offset(size, wolf, life.agent)
         hunts = distance(way) <= self._sight() and self._ground(life.agent) != forage_land.THICKET
-        steps = (move(size, wolf, word) for word in (towards(way) if hunts else (wander,)))
-        return next((cell for cell in steps if self._ground(cell) != forage_land.THICKET), wolf)
+        for word in towards(way) if hunts else (wander,):
+            cell = move(size, wolf, word)
+            if self._ground(cell) != forage_land.THICKET:
+                return cell
+        return wolf
 
     def _observe(self) -> Observation:
         life, size, sight = self._life, self._settings.size, self._sight()
@@ -181,19 +189,18 @@ class Forage:
 
     def _food(self, sight: int) -> Cell | None:
         """Way to the nearest ripe bush in sight but the one underfoot; of equals, to the first of the land."""
-        life, step = self._life, self._life.step
-        for ring in rings(self._settings.size, life.agent, sight):
-            ripe = [(life.order[cell], way) for cell, way in ring if life.ripe_at.get(cell, _NEVER) <= step]
-            if ripe:
-                return min(ripe)[1]
+        life, size = self._life, self._settings.size
+        for ring in rings(size, life.agent, sight):
+            found = ring & life.ripe
+            if found:
+                return offset(size, life.agent, min(found, key=life.order.__getitem__))
         return None
 
     def _here(self) -> str:
         life = self._life
-        ripe = life.ripe_at.get(life.agent)
-        if ripe is None:
-            return _GROUND[self._ground(life.agent)]
-        return forage_text.BERRIES if ripe <= life.step else forage_text.BARE_BUSH
+        if life.agent in life.ripe:
+            return forage_text.BERRIES
+        return forage_text.BARE_BUSH if life.agent in life.ripe_at else _GROUND[self._ground(life.agent)]
 
     def _ground(self, cell: Cell) -> str:
         return self._life.land.rows[cell[1]][cell[0]]
@@ -217,8 +224,5 @@ def _born(settings: ForageSettings, seed: int) -> _Life:
         wolf=land.den if settings.predator else None,
         ripe_at=dict.fromkeys(land.bushes, 0),
         order={bush: number for number, bush in enumerate(land.bushes)},
+        ripe=set(land.bushes),
     )
-
-
-def _next_weather(today: str, draw: float) -> str:
-    return next(word for up_to, word in _TURNS[today] if draw < up_to)

@@ -4,9 +4,11 @@ Law: pure functions of their arguments; the land never changes during a life. Ce
 the east and y to the south, on a square that wraps around at its edges, so there is no wall and no corner.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -45,34 +47,35 @@ class Land:
 
 def lay_out(size: int, bushes: int, sight: int, rng: np.random.Generator) -> Land:
     """A fresh land, `size` x `size`. At most a quarter of the cells may be bushes."""
-    ground = _ground(size, rng)
+    ground, cells = _ground(size, rng), _cells(size)
     order: list[int] = rng.permutation(size * size).tolist()
-    plain = [index for index in order if ground[index] == PLAIN]
-    start, *grown = [_cell(size, index) for index in plain[: bushes + 1]]
-    dens = (_cell(size, index) for index in reversed(order) if ground[index] != THICKET)
-    den = next((cell for cell in dens if distance(offset(size, start, cell)) > sight), _cell(size, plain[-1]))
-    return Land(size, _rows(size, ground), start, tuple(grown), den)
+    plain = (cells[index] for index in order if ground[index] == PLAIN)
+    start, *grown = islice(plain, bushes + 1)
+    dens = (cells[index] for index in reversed(order) if ground[index] != THICKET)
+    den = next((cell for cell in dens if distance(offset(size, start, cell)) > sight), None)
+    return Land(size, _rows(size, ground), start, tuple(grown), den or deque(plain, 1)[0])
 
 
 def lay_out_unseen(size: int, bushes: int, sight: int, rng: np.random.Generator) -> Land:
     """A fresh land of another family, with as much of everything: bushes stand in groves, thicket and marsh lie in
     straight belts, and the wolf's den is as near to the start as it may be."""
-    ground = _belts(size, rng)
+    ground, cells = _belts(size, rng), _cells(size)
     order: list[int] = rng.permutation(size * size).tolist()
-    start, *plain = [_cell(size, index) for index in order if ground[index] == PLAIN]
+    start, *plain = [index for index in order if ground[index] == PLAIN]
     centres = plain[: -(-bushes // _BUSHES_PER_GROVE)]
-    ways = {cell: min(distance(offset(size, centre, cell)) for centre in centres) for cell in plain} if centres else {}
-    grown = sorted(ways, key=ways.__getitem__)[:bushes]
-    dens = sorted(
-        (_cell(size, index) for index in order if ground[index] != THICKET),
-        key=lambda cell: distance(offset(size, start, cell)),
-    )
-    den = next((cell for cell in dens if distance(offset(size, start, cell)) > sight), dens[-1])
-    return Land(size, _rows(size, ground), start, tuple(grown), den)
+    # Among those that are as far, the order of the draw decides, here and below.
+    far_from_groves = list(map(min, zip(*(_far(size, centre) for centre in centres), strict=True)))
+    grown = sorted(plain, key=far_from_groves.__getitem__)[:bushes] if centres else []
+    far = _far(size, start)
+    dens = [index for index in order if ground[index] != THICKET]
+    unseen = [index for index in dens if far[index] > sight]
+    den = min(unseen, key=far.__getitem__) if unseen else sorted(dens, key=far.__getitem__)[-1]
+    return Land(size, _rows(size, ground), cells[start], tuple(cells[index] for index in grown), cells[den])
 
 
 def _rows(size: int, ground: list[str]) -> tuple[str, ...]:
-    return tuple("".join(ground[index : index + size]) for index in range(0, size * size, size))
+    text = "".join(ground)
+    return tuple([text[index : index + size] for index in range(0, size * size, size)])
 
 
 def _ground(size: int, rng: np.random.Generator) -> list[str]:
@@ -81,13 +84,12 @@ def _ground(size: int, rng: np.random.Generator) -> list[str]:
     ground = [PLAIN] * cells
     neighbours = _neighbours(size)
     patches = [kind for kind, share in _CELLS_PER_PATCH.items() for _ in range(cells // share)]
-    draws = iter(rng.random(len(patches) * (_PATCH_WALK + 1)).tolist())
-    for kind in patches:
-        index = int(next(draws) * cells)
-        for _ in range(_PATCH_WALK):
+    for kind, (first, *turns) in zip(patches, rng.random((len(patches), _PATCH_WALK + 1)).tolist(), strict=True):
+        index = int(first * cells)
+        for turn in turns:
             if ground[index] == PLAIN:
                 ground[index] = kind
-            index = neighbours[index][int(next(draws) * 4)]
+            index = neighbours[index][int(turn * 4)]
     return ground
 
 
@@ -109,12 +111,20 @@ def _belts(size: int, rng: np.random.Generator) -> list[str]:
 def _neighbours(size: int) -> list[list[int]]:
     """For every cell, counted row by row, the cells next to it in the order of DIRECTIONS."""
     steps = DIRECTIONS.values()
-    cells = [_cell(size, index) for index in range(size * size)]
-    return [[(y + dy) % size * size + (x + dx) % size for dx, dy in steps] for x, y in cells]
+    return [[(y + dy) % size * size + (x + dx) % size for dx, dy in steps] for x, y in _cells(size)]
 
 
-def _cell(size: int, index: int) -> Cell:
-    return index % size, index // size
+@lru_cache(maxsize=8)
+def _cells(size: int) -> list[Cell]:
+    """All cells, row by row."""
+    return [(x, y) for y in range(size) for x in range(size)]
+
+
+@lru_cache(maxsize=512)
+def _far(size: int, origin: int) -> list[int]:
+    """Steps from a cell to every cell, all counted row by row."""
+    cells = _cells(size)
+    return [distance(offset(size, cells[origin], cell)) for cell in cells]
 
 
 def move(size: int, cell: Cell, direction: str) -> Cell:
@@ -135,13 +145,13 @@ def distance(way: Cell) -> int:
 
 
 @lru_cache(maxsize=8192)
-def rings(size: int, origin: Cell, reach: int) -> tuple[tuple[tuple[Cell, Cell], ...], ...]:
-    """The cells around a cell by their distance from 1 to `reach`, each with the way to it."""
+def rings(size: int, origin: Cell, reach: int) -> tuple[frozenset[Cell], ...]:
+    """The cells around a cell by their distance, from 1 to `reach`."""
     half = min(reach, size // 2)
     ways = [(dx, dy) for dy in range(-half, half + 1) for dx in range(-half, half + 1)]
     cells = {((origin[0] + dx) % size, (origin[1] + dy) % size) for dx, dy in ways}
-    found = [(cell, offset(size, origin, cell)) for cell in sorted(cells)]
-    return tuple(tuple(one for one in found if distance(one[1]) == steps) for steps in range(1, reach + 1))
+    far = {cell: distance(offset(size, origin, cell)) for cell in cells}
+    return tuple(frozenset(cell for cell in cells if far[cell] == steps) for steps in range(1, reach + 1))
 
 
 @lru_cache(maxsize=8192)
