@@ -30,4 +30,5 @@ def test_no_life_that_is_learned_from_has_a_held_out_seed() -> None:
     held_out = {held_out_world_seed(index) for index in range(1000)}
     assert all(not seed & HELD_OUT for seed in learned)
     assert all(seed & HELD_OUT for seed in held_out)
-    assert len(learned) == 1000 and len(held_out) == 1000
+    assert len(learned) == 1000
+    assert len(held_out) == 1000
