@@ -35,6 +35,13 @@ def forager_here(*arguments: str | Path) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
+def output(*arguments: str | Path) -> str:
+    """What a command says that must succeed."""
+    result = forager_here(*arguments)
+    assert result.code == 0, f"exit {result.code}\n{result.out}\n{result.err}"
+    return result.out
+
+
 def refused(result: Result, code: int, *words: str) -> str:
     """The line of a command that must have failed with this code, in one printable line that has these words."""
     assert result.code == code, result

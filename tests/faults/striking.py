@@ -15,7 +15,7 @@ import psutil
 from orchestrator.config import RayConfig
 from orchestrator.credentials import prepare
 from tests.forager import IN_PROCESS, ROOT, command, environment
-from tests.inprocess import forager_here
+from tests.inprocess import output
 
 RUN_FILE = """
 name: chaos
@@ -51,28 +51,21 @@ def run_file(place: Path, *, generations: int = 3, lives: int = 64, hang_timeout
 
 def calm(place: Path, **shape: int) -> str:
     """Digest of the run that nothing happens to."""
-    ok("run", run_file(place, **shape), "--store", place, *IN_PROCESS)
-    return ok("digest", place / "chaos")
+    output("run", run_file(place, **shape), "--store", place, *IN_PROCESS)
+    return output("digest", place / "chaos")
 
 
 def resumed(run: Path, digest: str) -> None:
     """Finishes a run without a cluster, and asserts that it is healthy."""
-    ok("resume", run, "--set", "ray.address=null", *IN_PROCESS)
+    output("resume", run, "--set", "ray.address=null", *IN_PROCESS)
     healthy(run, digest)
-
-
-def ok(*arguments: str | Path) -> str:
-    """Output of a command that must succeed, run in this process."""
-    result = forager_here(*arguments)
-    assert result.code == 0, f"exit {result.code}\n{result.out}\n{result.err}"
-    return result.out
 
 
 def healthy(run: Path, digest: str) -> None:
     """Asserts that a finished run is whole, follows from its records, and is the calm one."""
-    assert ok("verify", run).splitlines()[-1].startswith("ok")
-    assert ok("audit", run).startswith("ok")
-    assert ok("digest", run) == digest
+    assert output("verify", run).splitlines()[-1].startswith("ok")
+    assert output("audit", run).startswith("ok")
+    assert output("digest", run) == digest
 
 
 class Driver:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.forager import IN_PROCESS, ROOT, SMOKE, command, environment, forager, ok, smoke
+from tests.inprocess import output
 
 SLOW = ("--set", "ledger.commit_seconds=0.05")
 
@@ -68,9 +69,9 @@ def test_take_over_fences_the_first_driver(stopped: tuple[Path, "subprocess.Pope
     assert driver.returncode == 4
     assert b"another driver took over" in errors
     assert journal(run) == ended
-    assert ok("digest", run) == ok("digest", finished)
-    assert ok("verify", run).startswith(("ok", "note"))
-    assert ok("audit", run).startswith("ok")
+    assert output("digest", run) == output("digest", finished)
+    assert output("verify", run).startswith(("ok", "note"))
+    assert output("audit", run).startswith("ok")
 
 
 @pytest.mark.parametrize("generation", [0, 1, 2])
@@ -80,13 +81,13 @@ def test_rewound_run_ends_the_same(finished: Path, tmp_path: Path, generation: i
     before = journal(run)
     ok("resume", run, "--at-generation", str(generation))
     assert journal(run).items() > before.items(), "rewinding must not touch what was acknowledged"
-    assert ok("digest", run) == ok("digest", f"{run}@branch-1") == ok("digest", finished)
-    assert ok("verify", run).startswith("ok")
-    assert ok("audit", run).startswith("ok")
-    status = json.loads(ok("status", run, "--json"))
+    assert output("digest", run) == output("digest", f"{run}@branch-1") == output("digest", finished)
+    assert output("verify", run).startswith("ok")
+    assert output("audit", run).startswith("ok")
+    status = json.loads(output("status", run, "--json"))
     assert status["finished"]
     assert status["totals"] == {
-        **json.loads(ok("status", finished, "--json"))["totals"],
+        **json.loads(output("status", finished, "--json"))["totals"],
         **{key: status["totals"][key] for key in ("rollout_seconds", "training_seconds")},
     }
 

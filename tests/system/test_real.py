@@ -7,6 +7,7 @@ import pytest
 
 from tests import tiny
 from tests.forager import ROOT, forager, ok
+from tests.inprocess import output
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -41,14 +42,14 @@ def test_generations_with_real_weights(tmp_path: Path, model: Path, serving: str
     file.write_text(RUN_FILE.format(generations=2, model=model, serving=serving))
     ok("run", file, "--store", tmp_path)
     run = tmp_path / "tiny"
-    assert ok("verify", run).startswith("ok")
-    assert ok("audit", run).startswith("ok")
-    status = json.loads(ok("status", run, "--json"))
+    assert output("verify", run).startswith("ok")
+    assert output("audit", run).startswith("ok")
+    status = json.loads(output("status", run, "--json"))
     assert status["finished"] is True
-    rows = json.loads(ok("lineage", run, "--json"))
+    rows = json.loads(output("lineage", run, "--json"))
     born = [row for row in rows if row["generation"] == 1 and row["adapter"]]
     assert born, "no individual of generation 1 has weights of its own"
-    steps = json.loads(ok("replay", run, f"{born[0]['id']}/0", "--json"))
+    steps = json.loads(output("replay", run, f"{born[0]['id']}/0", "--json"))
     assert steps
     assert all(0 < step["probability"] <= 1 for step in steps)
 

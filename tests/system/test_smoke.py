@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.forager import IN_PROCESS, SMOKE, forager, ok, smoke
+from tests.inprocess import output
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +24,13 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 
 def test_run_leaves_a_verified_audited_run(finished: Path) -> None:
-    assert ok("verify", finished).startswith("ok")
-    assert ok("audit", finished).startswith("ok")
-    assert len(ok("digest", finished).strip()) == 64
+    assert output("verify", finished).startswith("ok")
+    assert output("audit", finished).startswith("ok")
+    assert len(output("digest", finished).strip()) == 64
 
 
 def test_status_json_is_stable(finished: Path) -> None:
-    status = json.loads(ok("status", finished, "--json"))
+    status = json.loads(output("status", finished, "--json"))
     assert status["finished"] is True
     assert status["generation"] == status["generations"] == 3
     assert status["population"] == 4
@@ -44,13 +45,13 @@ def test_report_is_one_file_without_network(finished: Path) -> None:
 
 
 def test_lineage_and_replay_show_the_champion(finished: Path) -> None:
-    rows = json.loads(ok("lineage", finished, "--json"))
+    rows = json.loads(output("lineage", finished, "--json"))
     assert {row["generation"] for row in rows} == {0, 1, 2}
-    champion = json.loads(ok("status", finished, "--json"))["champion"]
+    champion = json.loads(output("status", finished, "--json"))["champion"]
     assert champion in {row["id"] for row in rows if row["generation"] == 2}
-    frames = json.loads(ok("replay", finished, "champion/0", "--json"))
+    frames = json.loads(output("replay", finished, "champion/0", "--json"))
     assert [frame["step"] for frame in frames] == list(range(len(frames)))
-    assert "Energy" in ok("replay", finished, "champion/0")
+    assert "Energy" in output("replay", finished, "champion/0")
 
 
 def test_resume_of_a_finished_run_changes_nothing(finished: Path, tmp_path: Path) -> None:
@@ -73,28 +74,28 @@ def test_second_run_of_the_same_name_is_refused(finished: Path) -> None:
 def test_moved_run_is_the_same_run(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(finished, copy)
-    assert ok("digest", copy) == ok("digest", finished)
-    assert ok("verify", copy).startswith("ok")
+    assert output("digest", copy) == output("digest", finished)
+    assert output("verify", copy).startswith("ok")
 
 
 def test_evaluate_repeats_the_journaled_rows(finished: Path) -> None:
     entries = (json.loads(path.read_text()) for path in sorted((finished / "journal").glob("*.json")))
     [event] = [entry["body"] for entry in entries if entry["kind"] == "evaluation"]
     for row in event["rows"]:
-        again = json.loads(ok("evaluate", finished, "--who", row["who"], "--lives", "32", "--json"))
+        again = json.loads(output("evaluate", finished, "--who", row["who"], "--lives", "32", "--json"))
         assert again["mean"] == row["mean"], row["who"]
 
 
 def test_another_seed_is_another_run(finished: Path, tmp_path: Path) -> None:
     other = smoke(tmp_path, "ray.executor=inprocess", "seed=2")
-    assert ok("digest", other) != ok("digest", finished)
+    assert output("digest", other) != output("digest", finished)
 
 
 @pytest.mark.cluster
 def test_digest_does_not_depend_on_actors(finished: Path, tmp_path: Path) -> None:
     """The same run on Ray with 1, 2 and 4 agent actors, and in process: one digest."""
-    expected = ok("digest", finished)
+    expected = output("digest", finished)
     for agents in (1, 2, 4):
         run = smoke(tmp_path / str(agents), f"workers.agents={agents}", f"engine.count={max(1, agents // 2)}")
-        assert ok("digest", run) == expected, agents
-        assert ok("verify", run).startswith("ok")
+        assert output("digest", run) == expected, agents
+        assert output("verify", run).startswith("ok")
