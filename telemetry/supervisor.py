@@ -105,7 +105,7 @@ class Supervised(Actor):
                 return self._found(f"unreachable: no connection to it for {silence:.1f} s")
             if silence >= self._hang_timeout:
                 return self._found(f"hung: no sign of life for {self._hang_timeout:g} s")
-            pause = await _spent(asyncio.sleep(turn), turn)
+            pause = await _spent(asyncio.sleep(turn / 4 if error else turn), turn)
             silence = silence + pause if error else 0.0
 
     def _found(self, reason: str, *, preempted: bool = False) -> None:
@@ -187,6 +187,8 @@ class Cluster:
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": place.concurrency,
+            # Left alone, Ray fills one node before it takes the next, and much is lost with it.
+            "scheduling_strategy": "SPREAD",
             "runtime_env": {"env_vars": dict(place.environment)},
         }
         return ray.remote(Shell).options(**options).remote(build, None if place.log is None else str(place.log))

@@ -158,14 +158,15 @@ def entries(run: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="of each of the two runs")
+    parser.add_argument("--minutes", type=float, default=10, help="of the run that faults happen to")
+    parser.add_argument("--peace", type=float, help="minutes of the run that nothing happens to, if not as many")
     parser.add_argument("--every", type=float, default=30, help="seconds between faults")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as directory:
         peace, chaos = Path(directory) / "peace", Path(directory) / "war"
         for place in (peace, chaos):
             place.mkdir()
-        calm = live(peace, options.minutes, 0)
+        calm = live(peace, options.peace or options.minutes, 0)
         struck = live(chaos, options.minutes, options.every)
         whole = ok("verify", chaos / "chaos").splitlines()[-1]
         audited = ok("audit", chaos / "chaos").splitlines()[-1]
