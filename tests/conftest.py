@@ -17,6 +17,9 @@ from telemetry.store import open_store
 BUCKET = "forager"
 GRPC_OFFSET = 10_000
 
+# Ray reads it when it is imported, which some tests do before others start a cluster.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
