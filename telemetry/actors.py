@@ -84,6 +84,25 @@ class Actor:
         return await settle(self.handle.call.remote(name, *args), self.timeout, name)
 
 
+def create(build: Callable[[], Any], place: Place, node: str | None) -> Any:
+    """An actor that hosts what `build` returns, on the node if that can be."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    options: dict[str, Any] = {
+        "num_cpus": place.cpus,
+        "num_gpus": place.gpus,
+        # A byte: what needs nothing goes to any node, whatever was asked for.
+        "memory": 1,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "max_concurrency": place.concurrency,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True) if node else "SPREAD",
+        "runtime_env": {"env_vars": dict(place.environment)},
+    }
+    return ray.remote(Shell).options(**options).remote(build, None if place.log is None else str(place.log))
+
+
 def _node() -> str:
     import ray
 

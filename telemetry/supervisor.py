@@ -16,8 +16,9 @@ from threading import Event, Thread
 from typing import Any
 
 from telemetry import processes
-from telemetry.actors import Actor, Place, Shell, machine
+from telemetry.actors import Actor, Place, create, machine
 from telemetry.failures import ClusterLostError
+from telemetry.nodes import Nodes
 from telemetry.remote import NoAnswer, RemoteLost, ReplyLost, settle
 
 log = logging.getLogger(__name__)
@@ -45,18 +46,17 @@ class Supervised(Actor):
         call_timeout: float,
         hang_timeout: float,
         cluster_lost: "asyncio.Future[Exception]",
-        leaving: Callable[[], bool] = lambda: False,
+        node: str = "",
+        nodes: Nodes | None = None,
     ) -> None:
-        """`pid` is that of the actor's process where it is one of this machine, else None.
-
-        leaving: tells whether its node is being taken away with notice, or was.
-        """
+        """`pid` is that of the actor's process where it is one of this machine, else None; `node` is where it runs."""
         super().__init__(handle, call_timeout)
         self._name = name
         self._process = processes.find(pid)
         self._hang_timeout = hang_timeout
         self._cluster_lost = cluster_lost
-        self._leaving = leaving
+        self._node = node
+        self._nodes = nodes or Nodes()
         self._lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._watching = asyncio.create_task(self._watch())
 
@@ -68,19 +68,21 @@ class Supervised(Actor):
         """True if it gives a sign of life within the time-out for hanging."""
         try:
             await self._unless_lost(settle(self.handle.ready.remote(), self._hang_timeout, "ready"))
-        except RemoteLost:
+        except RemoteLost as error:
+            if isinstance(error, ReplyLost):
+                self._nodes.suspect(self._node)
             return False
         return True
 
     def leaving(self) -> bool:
         """True if its node is being taken away with notice, or was."""
-        return self._leaving()
+        return self._nodes.is_leaving(self._node)
 
     async def _settle(self, name: str, args: tuple[Any, ...]) -> Any:
         try:
             return await self._unless_lost(super()._settle(name, args))
         except RemoteLost as error:
-            error.preempted = error.preempted or self._leaving()
+            error.preempted = error.preempted or self.leaving()
             raise
 
     async def _unless_lost(self, answer: Coroutine[Any, Any, Any]) -> Any:
@@ -102,6 +104,7 @@ class Supervised(Actor):
             if isinstance(error, RemoteLost) and not isinstance(error, ReplyLost):
                 return self._found(str(error), preempted=error.preempted)
             if error is not None and silence >= min(UNREACHABLE_SECONDS, self._hang_timeout):
+                self._nodes.suspect(self._node)
                 return self._found(f"unreachable: no connection to it for {silence:.1f} s")
             if silence >= self._hang_timeout:
                 return self._found(f"hung: no sign of life for {self._hang_timeout:g} s")
@@ -116,6 +119,7 @@ class Supervised(Actor):
         self._watching.cancel()
         if self._lost.done():
             return
+        self._nodes.release(self._node)
         self._lost.set_result(RemoteLost(f"{self._name}: {reason}", preempted=preempted))
         if self._process is not None:
             processes.kill(processes.families([self._process]))
@@ -133,10 +137,7 @@ class Cluster:
     def __init__(self, lost_timeout: float = LOST_SECONDS) -> None:
         self._lost_timeout = lost_timeout
         self._beats = 0
-        self._nodes: set[str] = set()
-        """Ids of the nodes that are there."""
-        self._leaving: set[str] = set()
-        """Ids of the nodes that were ever said to be taken away; none comes back under the same id."""
+        self._nodes = Nodes()
         self._closed = Event()
         self._listener = Thread(target=self._listen, name="cluster listener", daemon=True)
         self._lost: asyncio.Future[Exception] | None = None
@@ -150,18 +151,25 @@ class Cluster:
         start_timeout, call_timeout: seconds it may take to start, and to answer a call; hang_timeout: seconds without
         a sign of life after which it is killed.
         """
-        lost, nodes = self._watched(), self._nodes
-        # In a thread: creating an actor waits for the control plane.
-        handle = await _unless(asyncio.wrap_future(_aside(partial(self._create, build, place))), lost)
+        lost = self._watched()
+        # In a thread: it waits for the control plane.
+        await _unless(asyncio.wrap_future(_aside(self._look)), lost)
+        present = self._nodes.present
+        chosen = None if place.cpus or place.gpus else self._nodes.take()
         try:
-            where, pid, node = await _unless(_ready(handle, start_timeout), lost)
-        except BaseException as error:
-            _aside(partial(_ray_kill, handle))
-            if not isinstance(error, RemoteLost):
+            handle = await _unless(asyncio.wrap_future(_aside(partial(create, build, place, chosen))), lost)
+            try:
+                where, pid, node = await _unless(_ready(handle, start_timeout), lost)
+            except BaseException:
+                _aside(partial(_ray_kill, handle))
                 raise
-            where = "" if place.log is None else f"; see {place.log}"
-            # Nobody knows on which node it was to start.
-            raise RemoteLost(f"{error}{where}", preempted=not nodes.isdisjoint(self._leaving)) from error
+        except RemoteLost as error:
+            log = "" if place.log is None else f"; see {place.log}"
+            gone = self._nodes.any_leaving(present if chosen is None else [chosen])
+            raise RemoteLost(f"{error}{log}", preempted=gone) from error
+        finally:
+            self._nodes.release(chosen)
+        self._nodes.carry(node)
         return Supervised(
             handle,
             name=place.name,
@@ -169,7 +177,8 @@ class Cluster:
             call_timeout=call_timeout,
             hang_timeout=hang_timeout,
             cluster_lost=lost,
-            leaving=lambda: node in self._leaving,
+            node=node,
+            nodes=self._nodes,
         )
 
     def close(self) -> None:
@@ -177,21 +186,6 @@ class Cluster:
         self._closed.set()
         if self._listener.is_alive():
             self._listener.join(2 * PING_SECONDS)
-
-    def _create(self, build: Callable[[], Any], place: Place) -> Any:
-        import ray
-
-        options: dict[str, Any] = {
-            "num_cpus": place.cpus,
-            "num_gpus": place.gpus,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "max_concurrency": place.concurrency,
-            # Left alone, Ray fills one node before it takes the next, and much is lost with it.
-            "scheduling_strategy": "SPREAD",
-            "runtime_env": {"env_vars": dict(place.environment)},
-        }
-        return ray.remote(Shell).options(**options).remote(build, None if place.log is None else str(place.log))
 
     def _watched(self) -> "asyncio.Future[Exception]":
         loop = asyncio.get_running_loop()
@@ -218,16 +212,24 @@ class Cluster:
     def _listen(self) -> None:
         """In a thread, because a question to a control plane that is gone does not come back."""
         import ray
-        from ray._private.state import state
 
         own = ray.get_runtime_context().get_node_id()
         while not self._closed.wait(PING_SECONDS):
-            with suppress(Exception):
-                if ray.is_initialized():
-                    self._nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-                    self._beats += own in self._nodes
+            self._beats += self._look() and own in self._nodes.present
+
+    def _look(self) -> bool:
+        """Asks which nodes there are; True when there was an answer."""
+        import ray
+        from ray._private.state import state
+
+        with suppress(Exception):
+            # Asked when it is not connected, Ray would start a cluster of its own.
+            if ray.is_initialized():
+                present = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
                 # Ray has no public question for it.
-                self._leaving.update(state.get_draining_nodes())
+                self._nodes.tell(present, state.get_draining_nodes())
+                return True
+        return False
 
 
 async def _spent(wait: Awaitable[Any], turn: float) -> float:

@@ -15,13 +15,13 @@ from tests.faults.striking import (
     family,
     healthy,
     names_on,
-    ok,
     ray_nodes,
     resumed,
     run_file,
     segments,
     survivors,
 )
+from tests.inprocess import output
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -218,8 +218,8 @@ def test_a_world_that_kills_its_process_costs_only_its_own_lives(
         assert driver.heard(": lost: "), "no world killed its process"
     run = tmp_path / "chaos"
     monkeypatch.syspath_prepend(tmp_path)
-    status = json.loads(ok("status", run, "--json"))
+    status = json.loads(output("status", run, "--json"))
     assert status["totals"]["censored"] == 4
     assert status["totals"]["lives"] == 64
-    assert ok("verify", run).splitlines()[-1].startswith("ok")
-    assert ok("audit", run)
+    assert output("verify", run).splitlines()[-1].startswith("ok")
+    assert output("audit", run)
