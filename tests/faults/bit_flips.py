@@ -19,7 +19,8 @@ from unittest.mock import patch
 from orchestrator import inspection
 from orchestrator.digest import digest
 from orchestrator.findings import Finding
-from orchestrator.run import create, reopen
+from orchestrator.places import open_run
+from orchestrator.run import config_of, create, reopen
 from telemetry import delta_log
 from telemetry.failures import StateError
 from telemetry.journal import Journal
@@ -205,7 +206,8 @@ def stay_closed(run: Path, keys: Collection[str]) -> Iterator[Outcome]:
 
         def use() -> None:
             digest_of(copy)
-            drive(reopen(open_store(copy), small_config()))
+            store, state = open_run(str(copy))
+            drive(reopen(store, config_of(state)))
 
         touched = opened(files(copy), use)
         assert any(path.name.endswith(".parquet") for path in touched), "nothing was seen to be opened"
