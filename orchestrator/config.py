@@ -4,12 +4,13 @@ Every default lives here or in a room's config, nowhere else. Importing this mod
 libraries, so that a bad run file is refused in well under a second.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from telemetry.config import Config, LedgerConfig, MetricsConfig
-from trainer.config import TrainerConfig
+from trainer.config import CrossoverConfig, GaussianMutation, LinearCrossover, MutationConfig, TrainerConfig
 from workers.config import EngineConfig, EnvironmentConfig, VllmEngineConfig, WorkersConfig
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -138,8 +139,10 @@ class ReproductionConfig(Config):
     """Probability that a child has two parents."""
     learn_from: Literal["parents", "survivors"] = "survivors"
     """Whose records a child is trained on: its own parents', or those of all survivors of the generation."""
-    weight_mutation: float = Field(default=0.02, ge=0, le=1)
-    """Noise on a child's adapter before it is trained, relative to each factor's standard deviation."""
+    weight_crossover: CrossoverConfig = LinearCrossover()
+    """How the weights of two parents are combined."""
+    weight_mutation: MutationConfig = GaussianMutation()
+    """What happens to a child's weights before they are trained."""
     hyperparameter_mutation: float = Field(default=0.2, ge=0, lt=1)
     """Each hyperparameter is multiplied or divided by one plus this, with equal probability (Jaderberg et al. 2017)."""
     epsilon_decay: float = Field(default=0.5, gt=0, le=1)
@@ -247,12 +250,9 @@ OPERATIONAL = ("workers", "ledger", "metrics", "ray", "evaluation")
 """
 
 
-def semantic(config: RunConfig) -> dict[str, object]:
-    """What decides a run's results: the configuration without its operational parts."""
-    dump = config.model_dump(mode="json")
-    for section in OPERATIONAL:
-        dump.pop(section)
+def semantic(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a run's results: a configuration, dumped as JSON values, without its operational parts."""
+    kept = {section: value for section, value in document.items() if section not in OPERATIONAL}
     for section, fields in (("engine", ("count", "threads")), ("trainer", ("jobs", "retries", "threads", "timeout"))):
-        for name in fields:
-            dump[section].pop(name, None)
-    return dump
+        kept[section] = {name: value for name, value in kept[section].items() if name not in fields}
+    return kept

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from orchestrator.config import semantic
 from orchestrator.events import GenerationCommitted
-from orchestrator.run import config_of
 from orchestrator.state import RunState
 from telemetry.ledger import Ledger
 from telemetry.records import Record
@@ -30,13 +29,12 @@ BLOCK = 1 << 16
 
 def digest(state: RunState, ledger: Ledger) -> str:
     """Hexadecimal digest of the committed generations. Holds one generation's rows in memory at a time."""
-    config = config_of(state)
     sha = sha256()
     sha.update(
         _framed(
             {
                 "digest": VERSION,
-                "config": semantic(config),
+                "config": semantic(state.created.config),
                 "model": state.created.model.sha256,
                 "founders": _dump(state.created.founders),
             }

@@ -16,7 +16,7 @@ from telemetry.journal import Entry
 from telemetry.records import BaseModelCard, Individual, Record
 from trainer.job import TrainingResult
 
-FORMAT = 2
+FORMAT = 3
 """Version of the journal's bodies; a change that older code cannot read raises it."""
 BRANCH = r"^branch-\d+$"
 

@@ -10,6 +10,7 @@ from orchestrator.population import individual_id, perturb
 from orchestrator.selection import Selection
 from telemetry.records import Genome, Hyperparameters, Individual
 from telemetry.seeds import rng, seed63
+from trainer.config import CrossoverConfig, ExtrapolatingCrossover
 from trainer.job import Parent, TrainingJob
 
 
@@ -60,8 +61,7 @@ def _birth(
     first = survivors[born % len(survivors)]
     others = [one for one in survivors if one is not first]
     second = others[draw.integers(len(others))] if others and draw.random() < config.crossover else None
-    share = float(draw.uniform(0.5, 1.0)) if second else 1.0
-    weights = {first.id: share} | ({second.id: 1.0 - share} if second else {})
+    weights = _weights(survivors, first, second, config.weight_crossover, draw) if second else {first.id: 1.0}
     parents = [first, second] if second else [first]
     teachers = [one for one in survivors if one.id not in weights] if config.learn_from == "survivors" else []
     child = Individual(
@@ -77,9 +77,26 @@ def _birth(
             Parent(individual=one.id, adapter=one.genome.adapter, weight=weights.get(one.id, 0.0))
             for one in [*parents, *teachers]
         ),
+        crossover=config.weight_crossover,
         mutation=config.weight_mutation,
         seed=seed63(seed, "train", child_id),
     )
+
+
+def _weights(
+    survivors: Sequence[Individual],
+    first: Individual,
+    second: Individual,
+    config: CrossoverConfig,
+    draw: np.random.Generator,
+) -> dict[str, float]:
+    """How much of each parent's weight change the child gets, the first parent first."""
+    if isinstance(config, ExtrapolatingCrossover):
+        reach = float(draw.uniform(0.0, config.reach))
+        fitter = survivors.index(first) < survivors.index(second)
+        return {first.id: 1 + reach, second.id: -reach} if fitter else {first.id: -reach, second.id: 1 + reach}
+    share = float(draw.uniform(0.5, 1.0))
+    return {first.id: share, second.id: 1.0 - share}
 
 
 def _inherit(

@@ -116,7 +116,7 @@ def override(document: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig
     for one in overrides:
         assign(changed, one)
     before, after = validate(dict(document), "run"), validate(changed, "run")
-    difference = _first_difference(semantic(before), semantic(after))
+    difference = _first_difference(semantic(before.model_dump(mode="json")), semantic(after.model_dump(mode="json")))
     if difference:
         raise UsageError(f"--set {difference}; a resumed run may change only how work is done, not what comes out")
     return after

@@ -19,10 +19,12 @@ from telemetry.adapters import AdapterRefused, LoraWeights, Shelf, check_files, 
 from telemetry.records import BaseModelCard, FileRef
 from telemetry.seeds import rng
 from telemetry.store import join_store
-from trainer import merge
 from trainer.config import SftConfig, TrainerConfig
+from trainer.crossover import crossover
 from trainer.examples import NoExamples, build
 from trainer.job import TrainingJob, TrainingResult, keep_parent
+from trainer.lowrank import fresh
+from trainer.mutation import mutate
 from trainer.objectives import OBJECTIVES, Fit, TrainingFailed
 
 log = logging.getLogger(__name__)
@@ -82,11 +84,11 @@ class Trainer:
         heirs = [(parent.adapter, parent.weight) for parent in job.parents if parent.weight != 0]
         loaded = [(self._shelf.load(adapter) if adapter else None, weight) for adapter, weight in heirs]
         if any(weights for weights, _ in loaded):
-            crossed, discarded = merge.crossover(loaded, lora, rng(job.seed, "crossover"))
+            crossed, discarded = crossover(loaded, job.crossover, lora, rng(job.seed, "crossover"))
             known = next((id_ for (id_, _), (weights, _) in zip(heirs, loaded, strict=True) if weights is crossed), "")
         else:
-            crossed, discarded, known = merge.fresh(self._card, lora, rng(job.seed, "fresh")), 0.0, None
-        weights = merge.mutate(crossed, job.mutation, rng(job.seed, "mutate"))
+            crossed, discarded, known = fresh(self._card, lora, rng(job.seed, "fresh")), 0.0, None
+        weights = mutate(crossed, job.mutation, rng(job.seed, "mutate"))
         return Start(weights, known if weights is crossed else "", discarded)
 
     def _publish(self, job: TrainingJob, made: Start, fit: Fit, examples: int) -> Trained:

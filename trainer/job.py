@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from telemetry.records import Individual, Record
+from trainer.config import CrossoverConfig, MutationConfig
 
 
 class Parent(Record):
@@ -24,8 +25,10 @@ class TrainingJob(Record):
     child: Individual
     """The newborn; its `genome.adapter` is None until the job has published."""
     parents: tuple[Parent, ...] = Field(min_length=1)
-    mutation: float = Field(ge=0, le=1)
-    """Standard deviation of Gaussian noise on the factors, relative to each factor's own."""
+    crossover: CrossoverConfig
+    """How the parents' weights are combined."""
+    mutation: MutationConfig
+    """What happens to the combination before it is trained."""
     seed: int = Field(ge=0)
 
 

@@ -25,7 +25,9 @@ from telemetry.records import BaseModelCard, Individual
 from telemetry.seeds import rng, world_seed
 from telemetry.store import open_store
 from tests.forager import ROOT
-from trainer.merge import fresh, mutate
+from trainer.config import GaussianMutation
+from trainer.lowrank import fresh
+from trainer.mutation import mutate
 
 LIVES = 32
 WARM_UP = 4
@@ -41,7 +43,9 @@ def with_adapters(run: Run, card: BaseModelCard) -> list[Individual]:
     """The founders, each with an adapter of its own: noise too small to change how they play."""
     individuals = []
     for number, one in enumerate(run.population):
-        weights = mutate(fresh(card, run.config.trainer.lora, rng("bench", number)), 0.02, rng("noise", number))
+        weights = mutate(
+            fresh(card, run.config.trainer.lora, rng("bench", number)), GaussianMutation(), rng("noise", number)
+        )
         adapter, _ = Shelf(run.store).publish_files(save(weights, card))
         genome = one.genome.model_copy(update={"adapter": adapter})
         individuals.append(one.model_copy(update={"genome": genome}))

@@ -24,8 +24,10 @@ from telemetry.records import Individual, LifeKey
 from telemetry.seeds import rng, world_seed
 from telemetry.store import Store, open_store
 from telemetry.tables import STEPS, VOLATILE
+from trainer.config import GaussianMutation
 from trainer.job import TrainingJob, TrainingResult
-from trainer.merge import fresh, mutate
+from trainer.lowrank import fresh
+from trainer.mutation import mutate
 from workers.config import ScriptedEngineConfig
 from workers.engine import Completion, CompletionRequest
 from workers.engines.scripted import CARD, ScriptedEngine
@@ -139,7 +141,7 @@ class DirectTrainers:
             publish(TrainingResult(individual=job.child.id, adapter=kept, status="failed", reason="on purpose"), ())
             return
         draw = rng(job.seed, seen)
-        weights = mutate(fresh(CARD, self._config.trainer.lora, draw), 1.0, draw)
+        weights = mutate(fresh(CARD, self._config.trainer.lora, draw), GaussianMutation(strength=1.0), draw)
         adapter, refs = self._shelf.publish_files(save(weights, CARD))
         publish(TrainingResult(individual=job.child.id, adapter=adapter, status="trained", examples=rows), refs)
 

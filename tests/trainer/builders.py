@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from telemetry.records import BaseModelCard, Genome, Hyperparameters, Individual
 from telemetry.tables import STEPS
+from trainer.config import GaussianMutation, LinearCrossover
 from trainer.examples import COLUMNS
 from trainer.job import Parent, TrainingJob
 
@@ -29,7 +30,8 @@ def job(
     return TrainingJob(
         child=child,
         parents=tuple(Parent(individual=name, adapter=adapter, weight=weight) for name, adapter, weight in parents),
-        mutation=mutation,
+        crossover=LinearCrossover(),
+        mutation=GaussianMutation(strength=mutation),
         seed=seed,
     )
 

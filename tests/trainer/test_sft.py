@@ -17,7 +17,7 @@ from tests.trainer.builders import job, steps
 from trainer.config import LoraConfig, SftConfig, TrainerConfig
 from trainer.examples import Examples
 from trainer.finetune import Trainer
-from trainer.merge import fresh
+from trainer.lowrank import fresh
 from trainer.objectives import OBJECTIVES, TrainingFailed
 
 pytestmark = pytest.mark.real
