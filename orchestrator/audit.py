@@ -13,7 +13,8 @@ from orchestrator.config import RunConfig
 from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
 from orchestrator.fitness import score
-from orchestrator.population import founders
+from orchestrator.halving import expected_lives
+from orchestrator.population import founders, in_order
 from orchestrator.reproduction import reproduce
 from orchestrator.selection import select
 from orchestrator.state import RunState
@@ -38,7 +39,10 @@ def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
         lives = ledger.recall("lives", number, state.vouched(number), state.attempts(number))
         findings += _worlds(event, lives, config)
         findings += _fitness(event, lives, population, config, horizon)
-        findings += _compare(f"{_name(event)}: selection", event.selection, select(event.fitness, config.selection))
+        selection = select(
+            event.fitness, config.selection, rng(config.seed, "select", number), isles=config.population.islands
+        )
+        findings += _compare(f"{_name(event)}: selection", event.selection, selection)
         findings += _births(event, population, state, config)
         population = event.population
     return findings + list(_champion(state))
@@ -81,12 +85,9 @@ def _fitness(
 ) -> Iterator[Finding]:
     first = lives.filter(pc.is_null(lives["parent_seat"]))
     counts = {row["values"]: row["counts"] for row in pc.value_counts(first["individual"]).to_pylist()}
-    short = [one.id for one in population if counts.get(one.id) != config.population.lives]
-    for who in short:
-        yield error(
-            f"{_name(event)}: {who}",
-            f"the ledger has {counts.get(who, 0)} lives, expected {config.population.lives}",
-        )
+    for who, wanted in expected_lives(lives, population, config, horizon=horizon).items():
+        if counts.get(who, 0) != wanted:
+            yield error(f"{_name(event)}: {who}", f"the ledger has {counts.get(who, 0)} lives, expected {wanted}")
     scored = [one for one in population if counts.get(one.id)]
     expected = score(lives, scored, config.fitness, horizon=horizon, seed=config.seed)
     known = {one.individual for one in expected}
@@ -99,7 +100,14 @@ def _births(
 ) -> Iterator[Finding]:
     """The next population must be the planned one, with the adapters that training published."""
     size = config.population.size if event.generation + 1 < config.generations else 0
-    births = reproduce(population, event.selection, config.reproduction, size=size, seed=config.seed)
+    births = reproduce(
+        population,
+        event.selection,
+        config.reproduction,
+        size=size,
+        isles=config.population.islands,
+        seed=config.seed,
+    )
     expected = list(births.elites)
     for job in births.jobs:
         result = state.births.get(job.child.id)
@@ -113,7 +121,7 @@ def _births(
             )
         genome = job.child.genome.model_copy(update={"adapter": result.adapter})
         expected.append(job.child.model_copy(update={"genome": genome}))
-    yield from _compare_all(f"{_name(event)}: births", event.population, expected)
+    yield from _compare_all(f"{_name(event)}: births", event.population, in_order(expected))
 
 
 def _champion(state: RunState) -> Iterator[Finding]:

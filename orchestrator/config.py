@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from telemetry.config import Config, LedgerConfig, MetricsConfig
-from trainer.config import CrossoverConfig, GaussianMutation, LinearCrossover, MutationConfig, TrainerConfig
+from trainer.config import TrainerConfig
+from trainer.config_operators import CrossoverConfig, GaussianMutation, LinearCrossover, MutationConfig
 from workers.config import EngineConfig, EnvironmentConfig, VllmEngineConfig, WorkersConfig
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -60,6 +61,8 @@ class PopulationConfig(Config):
     """Individuals per generation; more than there are founders are founders with perturbed hyperparameters."""
     lives: int = Field(ge=1, le=100_000)
     """Lives per individual and generation; all individuals face the same world seeds."""
+    islands: int = Field(default=1, ge=1, le=100_000)
+    """Parts of the population that select and breed on their own, but for migration."""
     founders: tuple[FounderConfig, ...] = Field(min_length=1)
     """The founding genomes."""
 
@@ -68,6 +71,8 @@ class PopulationConfig(Config):
         names = [founder.name for founder in self.founders]
         if len(set(names)) != len(names):
             raise ValueError("population.founders: every founder needs a name of its own")
+        if self.size < self.islands:
+            raise ValueError(f"population.islands: got {self.islands}, expected at most the {self.size} individuals")
         if self.size < len(names):
             raise ValueError(f"population.size: got {self.size}, expected at least the {len(names)} founders")
         lineages = {lineage_name(names[index % len(names)], index // len(names)) for index in range(self.size)}
@@ -123,9 +128,30 @@ class CustomFitnessConfig(MeanConfig):
 FitnessConfig = Annotated[RmstConfig | EnergyConfig | ResultConfig | CustomFitnessConfig, Field(discriminator="kind")]
 
 
-class SelectionConfig(Config):
-    """Who survives: the fittest share of the population, by fitness."""
+class HalvingConfig(Config):
+    """Successive halving: whoever is clearly worse than enough others after some of the lives does not live the rest.
 
+    Compared life by life in the same worlds, and never on a point estimate: only where an interval of the difference
+    says so. (Jamieson & Talwalkar 2016, arXiv 1502.07943, with confidence in place of halves.)
+    """
+
+    first: float = Field(default=0.25, gt=0, lt=1)
+    """Share of the lives before the first comparison; each further one comes after twice as many."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of all comparisons of a generation together."""
+
+
+class SelectionConfig(Config):
+    """Who survives, by fitness."""
+
+    method: Literal["truncation", "tournament", "softmax"] = "truncation"
+    """The fittest; winners of small tournaments; or a draw by rank. Elites survive with each."""
+    contestants: int = Field(default=3, ge=1, le=100_000)
+    """Individuals of a tournament."""
+    pressure: float = Field(default=0.3, gt=0, le=100)
+    """Softmax: share of the population over which the odds to survive fall by a factor of e."""
+    halving: HalvingConfig | None = None
+    """Ends the generation early for the clearly unfit; not in a shared world, where all live together."""
     survivors: float = Field(default=0.5, gt=0, le=1)
     """Share of the population that may breed; the rest is culled."""
     elites: int = Field(default=1, ge=0)
@@ -135,6 +161,8 @@ class SelectionConfig(Config):
 class ReproductionConfig(Config):
     """How births are made."""
 
+    migration: int = Field(default=5, ge=0, le=1_000_000)
+    """Every so many generations the fittest of each island also breeds on the next one; 0 for never."""
     crossover: float = Field(default=0.3, ge=0, le=1)
     """Probability that a child has two parents."""
     learn_from: Literal["parents", "survivors"] = "survivors"
@@ -209,10 +237,11 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "RunConfig":
-        survivors = round(self.selection.survivors * self.population.size)
+        survivors = round(self.selection.survivors * (self.population.size // self.population.islands))
         if survivors < 1:
             raise ValueError(
-                f"selection.survivors: {self.selection.survivors} of {self.population.size} leaves nobody; raise it"
+                f"selection.survivors: {self.selection.survivors} of {self.population.size} individuals on"
+                f" {self.population.islands} islands leaves nobody; raise it"
             )
         if self.selection.elites > survivors:
             raise ValueError(f"selection.elites: got {self.selection.elites}, but only {survivors} survive; lower it")

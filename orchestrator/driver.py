@@ -29,7 +29,8 @@ from telemetry.failures import StateError, Stopped, StorageError, UsageError
 from telemetry.lock import beating, check_dead, exclusive
 from telemetry.metrics import Metrics
 from telemetry.store import Store
-from workers.registry import held_out, rehearse
+from workers.environment import is_shared
+from workers.registry import held_out, make, rehearse
 
 GRACE = 30.0
 """Seconds after SIGTERM or SIGHUP until the driver exits, whatever it still waits for."""
@@ -148,6 +149,11 @@ def _check_plugins(config: RunConfig) -> None:
     rehearse(environment.name, held_out(environment.name, environment.settings, config.evaluation.settings))
     if config.fitness.kind == "custom":
         load_function(config.fitness.function)
+    if config.selection.halving and is_shared(make(environment.name, environment.settings)):
+        raise UsageError(
+            f"selection.halving: got a comparison after {config.selection.halving.first:g} of the lives, expected null:"
+            f" {environment.name} is a shared world, where all live together"
+        )
 
 
 def _check_space(store: Store, config: RunConfig) -> None:

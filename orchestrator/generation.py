@@ -7,12 +7,15 @@ from typing import Protocol
 import pyarrow as pa
 
 from orchestrator.config import RunConfig
+from orchestrator.experience import experience
 from orchestrator.fitness import score
+from orchestrator.halving import rungs, standing
 from orchestrator.reproduction import reproduce
 from orchestrator.run import Run
 from orchestrator.selection import select
 from telemetry.ledger import Receipt
 from telemetry.records import FileRef, Individual, LifeKey, LifeSummary
+from telemetry.seeds import rng
 from trainer.job import TrainingJob, TrainingResult
 
 Acknowledge = Callable[[Sequence[Receipt], Sequence[LifeSummary], float], None]
@@ -25,16 +28,21 @@ class Workers(Protocol):
     horizon: int
 
     def live(
-        self, population: Sequence[Individual], generation: int, skip: Collection[LifeKey], acknowledge: Acknowledge
+        self,
+        population: Sequence[Individual],
+        lives: int,
+        generation: int,
+        skip: Collection[LifeKey],
+        acknowledge: Acknowledge,
     ) -> None:
-        """Lives every life of the generation that is not in `skip`; acknowledges each exactly once."""
+        """Lives everybody's first `lives` lives that are not in `skip`; acknowledges each exactly once."""
         ...
 
 
 class Trainers(Protocol):
     """The room where weights are made."""
 
-    def train(self, jobs: Sequence[TrainingJob], steps: pa.Table, skip: Collection[str], publish: Publish) -> None:
+    def train(self, jobs: Sequence[TrainingJob], lived: pa.Table, skip: Collection[str], publish: Publish) -> None:
         """Runs every job whose child is not in `skip`; publishes each result exactly once."""
         ...
 
@@ -49,10 +57,17 @@ class Rooms:
 
 def run_generation(run: Run, rooms: Rooms, config: RunConfig) -> None:
     """One turn: lives -> fitness -> selection -> births -> weights -> next generation."""
-    rooms.workers.live(run.population, run.generation, run.finished_lives(), run.acknowledge)
-    fitness = score(run.table("lives"), run.population, config.fitness, horizon=rooms.workers.horizon, seed=config.seed)
-    selection = select(fitness, config.selection)
-    births = reproduce(run.population, selection, config.reproduction, size=run.next_size, seed=config.seed)
+    population, horizon, isles = run.population, rooms.workers.horizon, config.population.islands
+    for count in rungs(config):
+        rooms.workers.live(population, count, run.generation, run.finished_lives(), run.acknowledge)
+        lives = run.table("lives")
+        population = standing(lives, population, count, config, horizon=horizon)
+    fitness = score(lives, run.population, config.fitness, horizon=horizon, seed=config.seed)
+    selection = select(fitness, config.selection, rng(config.seed, "select", run.generation), isles=isles)
+    births = reproduce(
+        run.population, selection, config.reproduction, size=run.next_size, isles=isles, seed=config.seed
+    )
     if births.jobs:
-        rooms.trainers.train(births.jobs, run.table("steps"), run.state.births, run.publish)
+        lived = experience(run.table("steps"), lives, config.fitness, horizon=horizon)
+        rooms.trainers.train(births.jobs, lived, run.state.births, run.publish)
     run.commit(fitness, selection, births)

@@ -40,8 +40,8 @@ def _check_selection(event: GenerationCommitted, population: tuple[Individual, .
         yield error(where, "its fitness table does not have exactly one row for every individual")
     if sorted(selection.survivors + selection.culled) != everyone:
         yield error(where, "not every individual is either a survivor or culled, and only one of them")
-    if selection.elites != selection.survivors[: len(selection.elites)]:
-        yield error(where, f"its elites {selection.elites} are not the first of its survivors")
+    if selection.elites != tuple(one for one in selection.survivors if one in selection.elites):
+        yield error(where, f"its elites {selection.elites} are not all of them survivors, or not in their order")
 
 
 def _check_size(event: GenerationCommitted, config: RunConfig) -> Iterator[Finding]:

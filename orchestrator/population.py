@@ -1,6 +1,7 @@
 """Populations: founders, and what a population says about its lineages. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -11,6 +12,17 @@ from telemetry.records import Genome, Hyperparameters, Individual
 def individual_id(generation: int, index: int) -> str:
     """`g<generation>-<index>`: sorts in order and is never used again."""
     return f"g{generation:03d}-{index:03d}"
+
+
+def in_order(population: Iterable[Individual]) -> tuple[Individual, ...]:
+    """By position in the generation, as the ids tell."""
+    return tuple(sorted(population, key=lambda one: int(one.id.partition("-")[2])))
+
+
+def islands(size: int, count: int) -> list[range]:
+    """Positions in a population of `size` that make up each of `count` islands: neighbours, as equal as can be."""
+    bounds = [island * size // count for island in range(count + 1)]
+    return [range(start, end) for start, end in pairwise(bounds)]
 
 
 def perturb(hyperparameters: Hyperparameters, spread: float, rng: np.random.Generator) -> Hyperparameters:

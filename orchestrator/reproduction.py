@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.config import ReproductionConfig
-from orchestrator.population import individual_id, perturb
+from orchestrator.population import in_order, individual_id, islands, perturb
 from orchestrator.selection import Selection
 from telemetry.records import Genome, Hyperparameters, Individual
 from telemetry.seeds import rng, seed63
-from trainer.config import CrossoverConfig, ExtrapolatingCrossover
+from trainer.config_operators import CrossoverConfig, ExtrapolatingCrossover
 from trainer.job import Parent, TrainingJob
 
 
@@ -25,33 +25,45 @@ class Births:
 
 
 def reproduce(
-    population: Sequence[Individual], selection: Selection, config: ReproductionConfig, *, size: int, seed: int
+    population: Sequence[Individual],
+    selection: Selection,
+    config: ReproductionConfig,
+    *,
+    size: int,
+    isles: int = 1,
+    seed: int,
 ) -> Births:
     """A next generation of `size` individuals; none when `size` is 0 (the run's last generation).
 
-    First parents are taken in turn from the survivors, fittest first, so that every surviving lineage breeds
-    and the fittest breed most.
+    First parents are taken in turn from the survivors of an island, fittest first, so that every surviving lineage
+    breeds and the fittest breed most.
     """
     if size == 0:
         return Births(elites=(), jobs=())
-    by_id = {individual.id: individual for individual in population}
     generation = population[0].generation + 1
-    survivors = [by_id[one] for one in selection.survivors]
-    elites = tuple(
-        Individual(
-            id=individual_id(generation, index),
-            generation=generation,
-            lineage=by_id[old].lineage,
-            parents=(old,),
-            genome=by_id[old].genome,
-        )
-        for index, old in enumerate(selection.elites[:size])
-    )
-    jobs = tuple(
-        _birth(survivors, born, individual_id(generation, len(elites) + born), config, seed)
-        for born in range(size - len(elites))
-    )
-    return Births(elites=elites, jobs=jobs)
+    elites: list[Individual] = []
+    jobs: list[TrainingJob] = []
+    homes = _by_island(population, selection, isles)
+    migrate = isles > 1 and config.migration > 0 and generation % config.migration == 0
+    for island, places in enumerate(islands(size, isles)):
+        ids = [individual_id(generation, place) for place in places]
+        unchanged = [one for one in homes[island] if one.id in selection.elites][: len(ids)]
+        elites += [_elite(one, new) for one, new in zip(unchanged, ids, strict=False)]
+        parents = homes[island] + (homes[island - 1][:1] if migrate else [])
+        newborns = ids[len(unchanged) :]
+        jobs += [_birth(parents, born, child, config, seed) for born, child in enumerate(newborns)]
+    return Births(elites=tuple(elites), jobs=tuple(jobs))
+
+
+def _by_island(population: Sequence[Individual], selection: Selection, isles: int) -> list[list[Individual]]:
+    """The survivors of each island, fittest first."""
+    everyone, rank = in_order(population), {one: place for place, one in enumerate(selection.survivors)}
+    parts = [everyone[part.start : part.stop] for part in islands(len(everyone), isles)]
+    return [sorted((one for one in part if one.id in rank), key=lambda one: rank[one.id]) for part in parts]
+
+
+def _elite(old: Individual, new: str) -> Individual:
+    return Individual(id=new, generation=old.generation + 1, lineage=old.lineage, parents=(old.id,), genome=old.genome)
 
 
 def _birth(

@@ -71,13 +71,18 @@ class WorkersRoom:
         self._watch = watch
 
     def live(
-        self, population: Sequence[Individual], generation: int, skip: Collection[LifeKey], acknowledge: Acknowledge
+        self,
+        population: Sequence[Individual],
+        lives: int,
+        generation: int,
+        skip: Collection[LifeKey],
+        acknowledge: Acknowledge,
     ) -> None:
-        """Lives every life of the generation that is not in `skip`; acknowledges each exactly once."""
-        seeds = [world_seed(self._config.seed, generation, life) for life in range(self._config.population.lives)]
+        """Lives everybody's first `lives` lives that are not in `skip`; acknowledges each exactly once."""
+        seeds = [world_seed(self._config.seed, generation, life) for life in range(lives)]
         groups = [[task for task in tasks(one, seeds) if task.key not in skip] for one in population]
         with self._watch.phase("rollout"):
-            self._runner.run(self._ticking(self.pool.live(groups, acknowledge)))
+            self._runner.run(self._ticking(self.pool.live(groups, acknowledge, begun=bool(skip))))
 
     def try_out(self, individuals: Sequence[Individual], seeds: Sequence[int]) -> list[LifeSummary]:
         """One unrecorded life of every individual in every held-out world; in a shared world, all of them together."""
@@ -112,11 +117,11 @@ class TrainersRoom:
         self._pool = pool
         self._watch = watch
 
-    def train(self, jobs: Sequence[TrainingJob], steps: pa.Table, skip: Collection[str], publish: Publish) -> None:
+    def train(self, jobs: Sequence[TrainingJob], lived: pa.Table, skip: Collection[str], publish: Publish) -> None:
         """Runs every job whose child is not in `skip`; publishes each result exactly once."""
         todo = [job for job in jobs if job.child.id not in skip]
         with self._watch.phase("training"):
-            self._runner.run(self._pool.train(todo, steps, publish))
+            self._runner.run(self._pool.train(todo, lived, publish))
 
 
 class Builder:

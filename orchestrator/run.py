@@ -24,7 +24,7 @@ from orchestrator.events import (
     dump,
 )
 from orchestrator.fitness import Fitness
-from orchestrator.population import founders
+from orchestrator.population import founders, in_order
 from orchestrator.reproduction import Births
 from orchestrator.selection import Selection
 from orchestrator.state import RunState, apply, fold
@@ -125,7 +125,7 @@ class Run:
                 generation=self.generation,
                 fitness=tuple(fitness),
                 selection=selection,
-                population=births.elites + newborns,
+                population=in_order(births.elites + newborns),
                 seconds={phase: round(seconds, 3) for phase, seconds in self.watch.take().items()},
             ),
             "generation",

@@ -1,9 +1,12 @@
-"""Selection: fitness in, survivors out. Pure."""
+"""Selection: fitness in, survivors out. Pure: randomness is passed in."""
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from orchestrator.config import SelectionConfig
 from orchestrator.fitness import Fitness, ranked
+from orchestrator.population import islands
 from telemetry.records import Record
 
 
@@ -12,20 +15,61 @@ class Selection(Record):
 
     survivors: tuple[str, ...]
     elites: tuple[str, ...]
-    """The first of the survivors; unchanged in the next generation, proven again on fresh worlds."""
+    """The fittest of each island; unchanged in the next generation, proven again on fresh worlds."""
     culled: tuple[str, ...]
 
 
-def select(fitness: Sequence[Fitness], config: SelectionConfig) -> Selection:
-    """Truncation selection with elitism: the fittest share survives, ties go to the lower id.
+def select(
+    fitness: Sequence[Fitness], config: SelectionConfig, rng: np.random.Generator, *, isles: int = 1
+) -> Selection:
+    """Survivors by the configured method; the elites, the very fittest, always survive. Ties go to the lower id.
 
-    Those whom infrastructure left without a fitness survive as well, after the others and in nobody's place.
+    fitness: in the population's order, by which it is divided into `isles` islands; each selects on its own. Those
+    whom infrastructure left without a fitness survive as well, after the others and in nobody's place.
     """
+    parts = [_select(fitness[part.start : part.stop], config, rng) for part in islands(len(fitness), isles)]
+    order = [one.individual for one in ranked(fitness)]
+    order += sorted(one.individual for one in fitness if one.value is None)
+    chosen = [{one for part in parts for one in getattr(part, name)} for name in Selection.model_fields]
+    survivors, elites, culled = (tuple(one for one in order if one in some) for some in chosen)
+    return Selection(survivors=survivors, elites=elites, culled=culled)
+
+
+def _select(fitness: Sequence[Fitness], config: SelectionConfig, rng: np.random.Generator) -> Selection:
     scored = [one.individual for one in ranked(fitness)]
     unscored = sorted(one.individual for one in fitness if one.value is None)
     keep = min(len(scored), max(1, round(config.survivors * len(scored))))
+    places = METHODS[config.method](len(scored), keep, min(config.elites, keep), config, rng)
+    survivors = [scored[place] for place in sorted(places)]
     return Selection(
-        survivors=tuple(scored[:keep] + unscored),
-        elites=tuple(scored[:keep][: config.elites]),
-        culled=tuple(scored[keep:]),
+        survivors=tuple(survivors + unscored),
+        elites=tuple(survivors[: config.elites]),
+        culled=tuple(one for one in scored if one not in survivors),
     )
+
+
+def _truncation(count: int, keep: int, safe: int, config: SelectionConfig, rng: np.random.Generator) -> list[int]:
+    return list(range(keep))
+
+
+def _tournament(count: int, keep: int, safe: int, config: SelectionConfig, rng: np.random.Generator) -> list[int]:
+    """The best of so many contestants, drawn from those left, takes the next place (GENOME+, arXiv 2503.01155)."""
+    chosen, left = list(range(safe)), list(range(safe, count))
+    while len(chosen) < keep:
+        contestants = rng.choice(len(left), min(config.contestants, len(left)), replace=False)
+        chosen.append(left.pop(int(contestants.min())))
+    return chosen
+
+
+def _softmax(count: int, keep: int, safe: int, config: SelectionConfig, rng: np.random.Generator) -> list[int]:
+    """Draws without replacement, a rank's weight falling by e with every `pressure` of the population's size.
+
+    By rank, not by fitness, so that no scale matters; Gumbel's trick draws them all at once (Kool et al. 2019).
+    """
+    logits = -np.arange(safe, count) / (config.pressure * count)
+    order = np.argsort(-(logits + rng.gumbel(size=count - safe)), kind="stable")
+    return [*range(safe), *(safe + int(place) for place in order[: keep - safe])]
+
+
+METHODS = {"truncation": _truncation, "tournament": _tournament, "softmax": _softmax}
+"""From (scored, places, elites) to the ranks that survive; rank 0 is the fittest."""

@@ -11,12 +11,12 @@ import numpy as np
 
 from telemetry.adapters import LoraWeights
 from telemetry.lora import Array
-from trainer.config import (
+from trainer.config import LoraConfig
+from trainer.config_operators import (
     CrossoverConfig,
     DareCrossover,
     ExtrapolatingCrossover,
     LinearCrossover,
-    LoraConfig,
     SubspaceCrossover,
     TiesCrossover,
 )

@@ -1,28 +1,37 @@
-"""Training set of one job: which of the parents' recorded decisions to learn, and how strongly. Pure.
+"""Decisions to learn from: whose, what each was worth, and in which order they are taken. Pure.
 
-Law: the set is a function of the committed records and the configuration alone; equal tables give equal sets in
-equal order, whatever order the rows arrive in.
+Law: a training set is a function of the committed records and the configuration alone; equal tables give equal sets
+in equal order, whatever order the rows arrive in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainer.config import SftConfig
+from telemetry.tables import STEPS
+from trainer.baseline import expected
+from trainer.config_objectives import LearningConfig, SftConfig
 from trainer.job import TrainingJob
 
 Values = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 
-COLUMNS = [
-    *("individual", "life", "step", "prompt_ids", "completion_ids", "choice_ids"),
-    *("action", "energy_before", "energy_after"),
-]
+EXPERIENCE = pa.schema(
+    [
+        *(STEPS.field(name) for name in ("individual", "life", "step", "observation", "action")),
+        *(STEPS.field(name) for name in ("prompt_ids", "completion_ids", "choice_ids", "completion_logprobs")),
+        *(STEPS.field(name) for name in ("behaviour_probability", "temperature", "energy_before", "energy_after")),
+        # Whether the life that the step belongs to ended in death, and its fitness; null where nobody knows.
+        pa.field("died", pa.bool_(), nullable=False),
+        pa.field("worth", pa.float64(), nullable=True),
+    ]
+)
 """What learning needs of a step."""
+COLUMNS = EXPERIENCE.names
 
 
 class NoExamples(Exception):
@@ -39,13 +48,48 @@ class Examples:
     completion_ids: list[list[int]]
     choice_ids: list[list[int]]
     """Tokens that the one token of the completion was chosen from; empty for free text."""
-    weights: NDArray[np.float32]
-    """Factor of each decision's loss; their mean is 1."""
+    values: NDArray[np.float32]
+    """What the objective makes of each decision: a weight, a label, an advantage."""
+    logprobs: list[list[float]] = field(default_factory=list)
+    """Of each completion token when it was drawn; empty where the objective does not ask."""
+    temperatures: list[float] = field(default_factory=list)
+    """At which it was drawn; empty where the objective does not ask."""
+    group: int = 1
+    """How many rows, one after the other, are one example."""
+    dropped: int = 0
+    """Decisions left out because nothing could be learned from them."""
 
     @property
     def tokens(self) -> int:
         """Prompt and completion tokens of one pass."""
         return sum(map(len, self.prompt_ids)) + sum(map(len, self.completion_ids))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decisions:
+    """The parents' decisions that can be learned, sorted by record key, and the credit of each."""
+
+    table: pa.Table
+    """Schema EXPERIENCE."""
+    credit: Values
+    """[decisions], standardised."""
+
+    @property
+    def actions(self) -> Codes:
+        """[decisions]: small integers, equal where the actions are."""
+        return codes(self.table["action"])
+
+    def examples(self, chosen: Codes, values: Values) -> Examples:
+        """The chosen rows with what the objective makes of each."""
+        rows = self.table.select(["individual", "life", "step", "prompt_ids", "completion_ids", "choice_ids"])
+        columns = rows.take(chosen).to_pydict()
+        return Examples(
+            keys=list(zip(columns["individual"], columns["life"], columns["step"], strict=True)),
+            prompt_ids=columns["prompt_ids"],
+            completion_ids=columns["completion_ids"],
+            choice_ids=columns["choice_ids"],
+            values=values.astype(np.float32),
+        )
 
 
 def of_parents(steps: pa.Table, job: TrainingJob) -> pa.Table:
@@ -54,52 +98,44 @@ def of_parents(steps: pa.Table, job: TrainingJob) -> pa.Table:
     return steps.select(COLUMNS).filter(pc.is_in(steps["individual"], value_set=parents))
 
 
-def build(steps: pa.Table, job: TrainingJob, config: SftConfig) -> Examples:
-    """Training set of `job` out of committed steps (schema STEPS).
+def decisions(steps: pa.Table, job: TrainingJob, config: LearningConfig) -> Decisions:
+    """The parents' decisions among committed steps (schema EXPERIENCE), and what each was worth.
 
-    A decision's advantage is the discounted sum of energy changes over `lookahead` steps from it, within its life,
-    standardised over all decisions of the parents. Decisions above the threshold are candidates; those at or below
-    the mean never are, because their weight would not be positive. If there are more than `max_examples`, they are
-    taken in rounds: each round takes the best decision left of every action, so an action gives more examples than
-    another only once the other has none left. A decision's weight is its advantage, capped at `max_weight`, over
-    the mean of the set. Ties go to the smaller record key.
-
-    Raises NoExamples.
+    Credit is the discounted change of energy over `lookahead` steps, within the life, or the fitness of the life, less
+    the baseline; standardised over all decisions of the parents. Raises NoExamples.
     """
     table = of_parents(steps, job).sort_by([(name, "ascending") for name in ("individual", "life", "step")])
+    if config.credit == "life":
+        table = table.filter(pc.is_valid(table["worth"]))
     if table.num_rows == 0:
         raise NoExamples("the parents have no committed steps")
-    scores = _standardise(advantages(table, config.lookahead, config.discount))
+    raw = _floats(table["worth"]) if config.credit == "life" else advantages(table, config)
+    if config.baseline == "observation" and np.isfinite(raw).all():
+        raw -= expected(table["observation"].to_pylist(), raw, life_codes(table))
+    credit = standardise(raw)
     trainable = np.minimum(_lengths(table["prompt_ids"]), _lengths(table["completion_ids"])) > 0
-    candidates = np.flatnonzero((scores > max(config.threshold, 0.0)) & trainable)
-    if len(candidates) == 0:
-        raise NoExamples(f"none of {table.num_rows} decisions lies {config.threshold:g} deviations above the mean")
-    chosen = _in_rounds(candidates, scores, _codes(table["action"]))[: config.max_examples]
-    weights = np.minimum(scores[chosen], config.max_weight)
-    rows = table.select(COLUMNS[:6]).take(chosen).to_pydict()
-    return Examples(
-        keys=list(zip(rows["individual"], rows["life"], rows["step"], strict=True)),
-        prompt_ids=rows["prompt_ids"],
-        completion_ids=rows["completion_ids"],
-        choice_ids=rows["choice_ids"],
-        weights=(weights / weights.mean()).astype(np.float32),
-    )
+    if not trainable.any():
+        raise NoExamples(f"none of {len(trainable)} decisions has both a prompt and a completion")
+    return Decisions(table.filter(pa.array(trainable)), credit[trainable])
 
 
-def advantages(table: pa.Table, lookahead: int, discount: float) -> Values:
-    """Discounted change of energy over `lookahead` steps from each row; rows sorted by individual, life and step."""
+def advantages(table: pa.Table, config: LearningConfig) -> Values:
+    """[rows]: discounted change of energy over `lookahead` steps; rows sorted by individual, life and step."""
+    lives = life_codes(table)
     change = _floats(table["energy_after"]) - _floats(table["energy_before"])
-    lives = _codes(table["individual"]) << 32 | _floats(table["life"]).astype(np.int64)
+    last = np.append(lives[1:] != lives[:-1], True)
+    change -= config.death * (last & table["died"].to_numpy())
     total = change.copy()
-    for ahead in range(1, min(lookahead, len(change))):
+    for ahead in range(1, min(config.lookahead, len(change))):
         same_life = lives[ahead:] == lives[:-ahead]
         if not same_life.any():
             break
-        total[:-ahead] += np.where(same_life, discount**ahead * change[ahead:], 0.0)
+        total[:-ahead] += np.where(same_life, config.discount**ahead * change[ahead:], 0.0)
     return total
 
 
-def _standardise(values: Values) -> Values:
+def standardise(values: Values) -> Values:
+    """In standard deviations from the mean. Raises NoExamples where all are equal or one is not finite."""
     deviation = float(values.std())
     if not np.isfinite(deviation):
         raise NoExamples("the parents' energies are not finite")
@@ -110,25 +146,50 @@ def _standardise(values: Values) -> Values:
     return standard
 
 
-def _in_rounds(candidates: Codes, scores: Values, actions: Codes) -> Codes:
-    """Candidates by round, then score; the round of a candidate is its rank by score within its action."""
-    by_action = candidates[np.lexsort((candidates, -scores[candidates], actions[candidates]))]
-    starts = np.flatnonzero(np.diff(actions[by_action], prepend=-1))
-    sizes = np.diff(starts, append=len(by_action))
-    rounds = np.arange(len(by_action)) - np.repeat(starts, sizes)
-    ordered: Codes = by_action[np.lexsort((by_action, -scores[by_action], rounds))]
+def good_decisions(found: Decisions, config: SftConfig) -> Examples:
+    """The decisions above the threshold, each weighted by its credit over the mean of the set, capped.
+
+    If there are more than `max_examples`, they are taken in rounds over the actions. Raises NoExamples.
+    """
+    good = np.flatnonzero(found.credit > max(config.threshold, 0.0))
+    if len(good) == 0:
+        total = found.table.num_rows
+        raise NoExamples(f"none of {total} decisions lies {config.threshold:g} deviations above the mean")
+    chosen = in_rounds(good, found.credit, found.actions)[: config.max_examples]
+    weights = np.minimum(found.credit[chosen], config.max_weight)
+    return found.examples(chosen, weights / weights.mean())
+
+
+def in_rounds(candidates: Codes, scores: Values, kinds: Codes) -> Codes:
+    """Candidates by round, then score; the round of a candidate is its rank by score within its kind.
+
+    Each round takes the best one left of every kind, so a kind gives more examples than another only once the other
+    has none left. Ties go to the smaller index.
+    """
+    if len(candidates) == 0:
+        return candidates
+    by_kind = candidates[np.lexsort((candidates, -scores[candidates], kinds[candidates]))]
+    starts = np.flatnonzero(np.diff(kinds[by_kind], prepend=-1))
+    sizes = np.diff(starts, append=len(by_kind))
+    rounds = np.arange(len(by_kind)) - np.repeat(starts, sizes)
+    ordered: Codes = by_kind[np.lexsort((by_kind, -scores[by_kind], rounds))]
     return ordered
+
+
+def life_codes(table: pa.Table) -> Codes:
+    """[rows]: integers, equal where the life is."""
+    return codes(table["individual"]) << 32 | _floats(table["life"]).astype(np.int64)
+
+
+def codes(column: pa.ChunkedArray) -> Codes:
+    """[rows]: small integers, equal where the strings are."""
+    found: Codes = column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    return found
 
 
 def _floats(column: pa.ChunkedArray) -> Values:
     values: Values = column.to_numpy().astype(np.float64)
     return values
-
-
-def _codes(column: pa.ChunkedArray) -> Codes:
-    """Small integers, equal where the strings are."""
-    codes: Codes = column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    return codes
 
 
 def _lengths(column: pa.ChunkedArray) -> Codes:

@@ -19,13 +19,13 @@ from telemetry.adapters import AdapterRefused, LoraWeights, Shelf, check_files, 
 from telemetry.records import BaseModelCard, FileRef
 from telemetry.seeds import rng
 from telemetry.store import join_store
-from trainer.config import SftConfig, TrainerConfig
+from trainer.config import TrainerConfig
 from trainer.crossover import crossover
-from trainer.examples import NoExamples, build
+from trainer.examples import Examples, NoExamples
 from trainer.job import TrainingJob, TrainingResult, keep_parent
 from trainer.lowrank import fresh
 from trainer.mutation import mutate
-from trainer.objectives import OBJECTIVES, Fit, TrainingFailed
+from trainer.objectives import Fit, TrainingFailed, build
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ class Trainer:
         self._config = config
         self._card = card
         self._shelf = Shelf(join_store(store_url))
-        self._objective = OBJECTIVES[config.objective.kind](config, model_dir) if config.enabled else None
+        self._objective = build(config, model_dir) if config.enabled else None
 
     async def run(self, job: TrainingJob, steps: pa.Table) -> Trained:
-        """Trains on committed `steps` (schema STEPS, or the columns that examples.of_parents leaves).
+        """Trains on committed `steps` (schema EXPERIENCE, or more).
 
         Computes in a thread, so that the event loop still gives signs of life. Equal arguments give equal adapters
         on one machine. Raises StateError or StorageError when the store fails.
@@ -71,12 +71,10 @@ class Trainer:
     def _train(self, job: TrainingJob, steps: pa.Table) -> Trained:
         start = self._start(job)
         if self._objective is None:
-            return self._publish(job, start, Fit(start.weights), examples=0)
-        objective = self._config.objective
-        # The scripted objective learns nothing, but selects as sft does, so that dry runs walk the same path.
-        examples = build(steps, job, objective if isinstance(objective, SftConfig) else SftConfig())
+            return self._publish(job, start, Fit(start.weights), None)
+        examples = self._objective.examples(steps, job)
         fit = self._objective.fit(start.weights, examples, job)
-        return self._publish(job, Start(fit.weights, "", start.discarded), fit, len(examples.keys))
+        return self._publish(job, Start(fit.weights, "", start.discarded), fit, examples)
 
     def _start(self, job: TrainingJob) -> Start:
         """The parents' weight changes, crossed and mutated."""
@@ -91,7 +89,7 @@ class Trainer:
         weights = mutate(crossed, job.mutation, rng(job.seed, "mutate"))
         return Start(weights, known if weights is crossed else "", discarded)
 
-    def _publish(self, job: TrainingJob, made: Start, fit: Fit, examples: int) -> Trained:
+    def _publish(self, job: TrainingJob, made: Start, fit: Fit, examples: Examples | None) -> Trained:
         adapter = made.adapter
         refs: tuple[FileRef, ...] = ()
         if adapter == "":
@@ -103,7 +101,8 @@ class Trainer:
             individual=job.child.id,
             adapter=adapter,
             status="trained",
-            examples=examples,
+            examples=len(examples.keys) if examples else 0,
+            dropped=examples.dropped if examples else 0,
             tokens=fit.tokens,
             loss_first=first,
             loss_last=last,

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from telemetry.records import Individual, Record
-from trainer.config import CrossoverConfig, MutationConfig
+from trainer.config_operators import CrossoverConfig, MutationConfig
 
 
 class Parent(Record):
@@ -40,7 +40,9 @@ class TrainingResult(Record):
     status: Literal["trained", "failed"]
     reason: str = ""
     examples: int = 0
-    """Distinct decisions learned from."""
+    """Rows of the training set: decisions, and what the objective sets against them."""
+    dropped: int = 0
+    """Decisions that could have been learned from but whose group told nothing."""
     tokens: int = 0
     """Tokens of the examples, all epochs; a beginning that several examples share counts for each of them."""
     seconds: float = 0.0

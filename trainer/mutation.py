@@ -10,7 +10,8 @@ import numpy as np
 
 from telemetry.adapters import LoraWeights
 from telemetry.lora import Array
-from trainer.config import GaussianMutation, LoraConfig, MaskingMutation, MutationConfig, SpectralMutation
+from trainer.config import LoraConfig
+from trainer.config_operators import GaussianMutation, MaskingMutation, MutationConfig, SpectralMutation
 from trainer.lowrank import Components, Wide, decompose, to_factors
 
 Factors = tuple[Array, Array]
@@ -22,7 +23,8 @@ REVIVAL = GaussianMutation()
 
 def mutate(weights: LoraWeights, config: MutationConfig, rng: np.random.Generator) -> LoraWeights:
     """A mutant of equal shape; `weights` itself when chance or a strength of 0 leaves it alone."""
-    if rng.random() >= config.rate or (isinstance(config, GaussianMutation) and config.strength == 0):
+    spared = config.rate < 1 and rng.random() >= config.rate
+    if spared or (isinstance(config, GaussianMutation) and config.strength == 0):
         return weights
     lora = LoraConfig(rank=weights.rank, alpha=weights.alpha)
     # By name: draws must not depend on the order in which a file lists its tensors.
@@ -44,7 +46,7 @@ def _mutate_module(pair: Factors, config: MutationConfig, lora: LoraConfig, rng:
 
 
 def _gaussian(pair: Factors, config: GaussianMutation, rng: np.random.Generator) -> Factors:
-    if rng.random() >= config.share:
+    if config.share < 1 and rng.random() >= config.share:
         return pair
     a, b = pair
     return _noisy(a, config.strength, rng), _noisy(b, config.strength, rng)

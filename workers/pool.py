@@ -73,16 +73,22 @@ class WorkerPool:
         """Actors replaced so far."""
         return sum(member.incarnation for member in (*self.engines, *self.agents, self._sink))
 
-    async def live(self, groups: Sequence[Sequence[LifeTask]], acknowledge: Acknowledge) -> None:
+    async def live(
+        self, groups: Sequence[Sequence[LifeTask]], acknowledge: Acknowledge, *, begun: bool = False
+    ) -> None:
         """Lives every task, streams its rows to the ledger, and acknowledges it exactly once.
 
-        groups: tasks by individual, in the order in which individuals are to be served. What has finished is
-        committed even when this raises: NoProgressError when retry or restart budgets are spent, EnvironmentFailure
-        when the world is broken, StorageError when the store refuses a commit, ClusterLostError.
+        groups: tasks by individual, in the order in which individuals are to be served. begun: others of the
+        generation are acknowledged already. What has finished is committed even when this raises: NoProgressError when
+        retry or restart budgets are spent or nobody could be lived, EnvironmentFailure when the world is broken,
+        StorageError when the store refuses a commit, ClusterLostError.
         """
-        work = Work(acknowledge, self._bell, self._batches(form(groups, self._together)))
-        while work.queued:
+        work = Work(acknowledge, self._bell, self._batches(form(groups, self._together)), begun=begun)
+        while work.queued or (work.spent and work.begun):
             await self._live_and_commit(work)
+        if work.spent:
+            tries = self._config.life_retries + 1
+            raise NoProgressError(f"every life was lost {tries} times to infrastructure; see the logs, then resume")
         if work.finished:
             raise NoProgressError(f"{len(work.finished)} finished lives never reached the ledger; resume the run")
 

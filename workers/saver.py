@@ -66,7 +66,7 @@ class Saver:
 
     async def _commit(self, work: Work) -> None:
         """Rows first, then the journal entry that makes them part of the run."""
-        if work.acknowledge is None or not (work.finished or work.spent):
+        if work.acknowledge is None or not (work.finished or (work.spent and work.begun)):
             return
         receipt = await self._write(work)
         if receipt is not None:
@@ -76,6 +76,7 @@ class Saver:
         if ready:
             lives = [life for attempt in ready for life in work.finished.pop(attempt).lives]
             work.acknowledge(work.written, lives, monotonic() - work.last_commit)
+            work.begun = True
             work.written = []
             work.last_commit = monotonic()
             self.sink.progressed()
@@ -99,9 +100,9 @@ class Saver:
 
     async def _append_spent(self, sink: Any, incarnation: int, work: Work) -> None:
         """Records lives without tries left: they lasted no step that is known."""
-        parties, work.spent = work.spent, []
-        if not parties:
+        if not (work.spent and work.begun):
             return
+        parties, work.spent = work.spent, []
         records = {party.attempt: [LifeRecord(task) for task in party.tasks] for party in parties}
         rows = [record for lives in records.values() for record in lives]
         try:

@@ -101,7 +101,9 @@ class Work:
     finished: dict[str, Lived] = field(default_factory=dict)
     """By attempt. With `acknowledge`, those that the journal does not know yet."""
     spent: list[Party] = field(default_factory=list)
-    """Parties without tries left: to be recorded as censored."""
+    """Parties without tries left: to be recorded as censored, once somebody has lived."""
+    begun: bool = False
+    """The journal knows of a life of this generation; a generation of which nobody lived must not become one."""
     written: list[Receipt] = field(default_factory=list)
     """Appends that no acknowledgement has named yet."""
     in_ledger: set[str] = field(default_factory=set)

@@ -25,7 +25,7 @@ from telemetry.records import BaseModelCard, Individual
 from telemetry.seeds import rng, world_seed
 from telemetry.store import open_store
 from tests.forager import ROOT
-from trainer.config import GaussianMutation
+from trainer.config_operators import GaussianMutation
 from trainer.lowrank import fresh
 from trainer.mutation import mutate
 

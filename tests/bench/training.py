@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from orchestrator.experience import experience
 from orchestrator.fitness import score
 from orchestrator.reproduction import reproduce
 from orchestrator.rooms import find_model
@@ -21,7 +22,7 @@ from telemetry.ledger import Ledger
 from telemetry.store import open_store
 from tests.bench.rollout import configuration
 from trainer.config import TrainerConfig
-from trainer.examples import build
+from trainer.examples import decisions, good_decisions
 from trainer.job import TrainingJob
 
 EXAMPLES = 48
@@ -39,7 +40,8 @@ def task(directory: Path) -> tuple[TrainerConfig, TrainingJob, Any]:
         state.population, select(fitness, config.selection), config.reproduction, size=4, seed=config.seed
     )
     objective = config.trainer.objective.model_copy(update={"max_examples": EXAMPLES, "threshold": 0.0, "epochs": 1})
-    return config.trainer.model_copy(update={"objective": objective}), births.jobs[0], steps
+    lived = experience(steps, lives, config.fitness, horizon=60)
+    return config.trainer.model_copy(update={"objective": objective}), births.jobs[0], lived
 
 
 def ours(directory: Path) -> dict[str, float]:
@@ -66,7 +68,7 @@ def trl(directory: Path) -> dict[str, float]:
 
     config, job, steps = task(directory)
     objective: Any = config.objective
-    examples = build(steps, job, objective)
+    examples = good_decisions(decisions(steps, job, objective), objective)
     path = find_model(configuration()).directory
     rows = [
         {"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)}

@@ -47,6 +47,13 @@ def test_no_seed_breaks_a_promise() -> None:
     check(range(30), len(RATES) - 3)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("seed", [1555, 5302, 6151, 6975, 7559, 7575])
+def test_seeds_that_once_broke_a_promise_keep_it(seed: int, mode: str) -> None:
+    outcome = simulate(seed, mode)
+    assert not outcome.violation, outcome.trace
+
+
 @pytest.mark.faults
 def test_no_seed_of_many_breaks_a_promise() -> None:
     check(range(30, 250), len(RATES))

@@ -23,8 +23,7 @@ from telemetry.ledger import Ledger
 from telemetry.records import Individual, LifeKey
 from telemetry.seeds import rng, world_seed
 from telemetry.store import Store, open_store
-from telemetry.tables import STEPS, VOLATILE
-from trainer.config import GaussianMutation
+from trainer.config_operators import GaussianMutation
 from trainer.job import TrainingJob, TrainingResult
 from trainer.lowrank import fresh
 from trainer.mutation import mutate
@@ -86,9 +85,14 @@ class DirectWorkers:
         self._engine = ScriptedEngine(ScriptedEngineConfig(), Shelf(store).path)
 
     def live(
-        self, population: Sequence[Individual], generation: int, skip: Collection[LifeKey], acknowledge: Acknowledge
+        self,
+        population: Sequence[Individual],
+        lives: int,
+        generation: int,
+        skip: Collection[LifeKey],
+        acknowledge: Acknowledge,
     ) -> None:
-        seeds = [world_seed(self._config.seed, generation, life) for life in range(self._config.population.lives)]
+        seeds = [world_seed(self._config.seed, generation, life) for life in range(lives)]
         tasks = [
             task
             for one in population
@@ -130,7 +134,7 @@ class DirectTrainers:
         self._shelf, self._config = Shelf(store), config
 
     def train(self, jobs: Sequence[TrainingJob], steps: pa.Table, skip: Collection[str], publish: Publish) -> None:
-        seen = hash_table(steps.select([name for name in STEPS.names if name not in VOLATILE])).hex()
+        seen = hash_table(steps).hex()
         for job in jobs:
             if job.child.id not in skip:
                 self._train_one(job, seen, steps.num_rows, publish, fails=job is jobs[-1])

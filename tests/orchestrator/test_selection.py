@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from orchestrator.config import SelectionConfig
 from orchestrator.fitness import Fitness
-from orchestrator.selection import select
+from orchestrator.selection import Selection
+from orchestrator.selection import select as choose
+from telemetry.seeds import rng
 
 
 def fitness(*values: float) -> list[Fitness]:
@@ -13,6 +15,10 @@ def fitness(*values: float) -> list[Fitness]:
         Fitness(individual=f"g000-{index:03d}", value=value, low=value, high=value, lives=1, censored=0)
         for index, value in enumerate(values)
     ]
+
+
+def select(scored: list[Fitness], config: SelectionConfig, seed: int = 0) -> Selection:
+    return choose(scored, config, rng(seed))
 
 
 def test_the_fittest_share_survives_fittest_first() -> None:
@@ -50,14 +56,51 @@ def test_infrastructure_culls_nobody() -> None:
     st.lists(st.floats(-100, 100, allow_nan=False), min_size=1, max_size=40),
     st.floats(0.01, 1),
     st.integers(0, 5),
+    st.sampled_from(["truncation", "tournament", "softmax"]),
+    st.integers(0, 99),
 )
-def test_everyone_is_either_alive_or_culled(values: list[float], share: float, elites: int) -> None:
+def test_everyone_is_either_alive_or_culled(
+    values: list[float], share: float, elites: int, method: str, seed: int
+) -> None:
     scored = fitness(*values)
     by_id = {one.individual: one.value for one in scored}
     keep = max(1, round(share * len(values)))
-    selection = select(scored, SelectionConfig(survivors=share, elites=min(elites, keep)))
+    config = SelectionConfig.model_validate(
+        {"survivors": share, "elites": min(elites, keep), "method": method, "contestants": 1 + seed % 4}
+    )
+    selection = select(scored, config, seed)
+    assert selection == select(scored[::-1], config, seed)
+    ranks = [(-by_id[one], one) for one in selection.survivors]
+    assert ranks == sorted(ranks)
+    assert selection.elites == tuple(sorted(by_id, key=lambda one: (-by_id[one], one))[: min(elites, keep)])
     assert sorted(selection.survivors + selection.culled) == sorted(by_id)
     assert len(selection.survivors) == keep
     assert selection.elites == selection.survivors[: min(elites, keep)]
+    if method != "truncation":
+        return
     worst_alive = min(by_id[one] for one in selection.survivors)
     assert all(by_id[one] <= worst_alive for one in selection.culled)
+
+
+def shares(config: SelectionConfig) -> list[float]:
+    """How often each rank survives, fittest first."""
+    scored = fitness(*range(10, 0, -1))
+    lived = [select(scored, config, seed).survivors for seed in range(2000)]
+    return [sum(one.individual in survivors for survivors in lived) / len(lived) for one in scored]
+
+
+def test_tournaments_favour_the_fit_and_the_more_so_the_larger_they_are() -> None:
+    lottery = shares(SelectionConfig(method="tournament", survivors=0.3, elites=0, contestants=1))
+    assert all(abs(share - 0.3) < 0.05 for share in lottery)
+    small = shares(SelectionConfig(method="tournament", survivors=0.3, elites=0, contestants=2))
+    large = shares(SelectionConfig(method="tournament", survivors=0.3, elites=0, contestants=6))
+    assert small == sorted(small, reverse=True)
+    assert large[0] > small[0] > 0.4
+    assert large[-1] == 0.0 < small[-2]
+
+
+def test_the_odds_of_a_rank_fall_by_e_with_the_pressure() -> None:
+    first = shares(SelectionConfig(method="softmax", survivors=0.1, elites=0, pressure=0.2))
+    for rank in range(6):
+        assert abs(first[rank + 2] / first[rank] - 0.368) < 0.12, rank
+    assert shares(SelectionConfig(method="softmax", survivors=0.3, elites=2, pressure=0.2))[:2] == [1.0, 1.0]

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from telemetry.records import BaseModelCard, Genome, Hyperparameters, Individual
-from telemetry.tables import STEPS
-from trainer.config import GaussianMutation, LinearCrossover
-from trainer.examples import COLUMNS
+from trainer.config_operators import GaussianMutation, LinearCrossover
+from trainer.examples import EXPERIENCE
 from trainer.job import Parent, TrainingJob
 
 SCRIPTED = BaseModelCard(id="scripted", sha256="5" * 64, modules={"scripted.policy": (16, 32)})
@@ -36,10 +35,13 @@ def job(
     )
 
 
-def steps(lives: Sequence[Life]) -> pa.Table:
-    """Committed steps with the columns that learning needs; token ids name the row they belong to."""
+def steps(lives: Sequence[Life], died: Sequence[int] = ()) -> pa.Table:
+    """What was lived through (schema EXPERIENCE); token ids name the row they belong to.
+
+    died: positions of the lives that ended in death. A life's worth is its length.
+    """
     rows = []
-    for individual, life, decisions in lives:
+    for position, (individual, life, decisions) in enumerate(lives):
         energy = 10.0
         for step, (action, change) in enumerate(decisions):
             number = len(rows)
@@ -52,9 +54,15 @@ def steps(lives: Sequence[Life]) -> pa.Table:
                     "completion_ids": [100 + len(action)],
                     "choice_ids": [100 + len(one) for one in ("eat", "rest", "north")],
                     "action": action,
+                    "observation": f"step {step} of a walk",
+                    "completion_logprobs": [-1.25],
+                    "behaviour_probability": 0.25,
+                    "temperature": 0.5,
+                    "died": position in died,
+                    "worth": float(len(decisions)),
                     "energy_before": energy,
                     "energy_after": energy + change,
                 }
             )
             energy += change
-    return pa.Table.from_pylist(rows, schema=pa.schema([STEPS.field(name) for name in COLUMNS]))
+    return pa.Table.from_pylist(rows, schema=EXPERIENCE)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from peft.utils import merge_utils
 
 from telemetry.adapters import LoraWeights
-from trainer.config import (
+from trainer.config import LoraConfig
+from trainer.config_operators import (
     CrossoverConfig,
     DareCrossover,
     LinearCrossover,
-    LoraConfig,
     SubspaceCrossover,
     TiesCrossover,
 )

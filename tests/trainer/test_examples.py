@@ -7,8 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.builders import job, steps
-from trainer.config import SftConfig
-from trainer.examples import Examples, NoExamples, advantages, build, of_parents
+from trainer.config_objectives import LearningConfig, SftConfig
+from trainer.examples import Examples, NoExamples, advantages, decisions, good_decisions, of_parents
+from trainer.job import TrainingJob
+
+
+def build(table: pa.Table, task: TrainingJob, config: SftConfig) -> Examples:
+    return good_decisions(decisions(table, task, config), config)
+
 
 lives = st.lists(
     st.lists(
@@ -29,7 +35,8 @@ def test_advantages_match_a_loop(lives, lookahead, discount) -> None:
         for step in range(len(changes)):
             ahead = changes[step : step + lookahead]
             expected.append(sum(discount**power * change for power, change in enumerate(ahead)))
-    np.testing.assert_allclose(advantages(table, lookahead, discount), expected, rtol=1e-9, atol=1e-9)
+    found = advantages(table, LearningConfig(lookahead=lookahead, discount=discount))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def outcome(table: pa.Table, config: SftConfig) -> Examples | str:
@@ -51,8 +58,8 @@ def test_the_order_of_rows_does_not_matter(lives, seed, most) -> None:
         return
     assert straight.keys == again.keys
     assert straight.prompt_ids == again.prompt_ids
-    np.testing.assert_array_equal(straight.weights, again.weights)
-    assert straight.weights.mean() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(straight.values, again.values)
+    assert straight.values.mean() == pytest.approx(1, abs=1e-5)
     assert len(straight.keys) == len(set(straight.keys)) <= most
 
 
@@ -64,14 +71,14 @@ def test_good_decisions_are_kept_with_their_tokens_and_weights() -> None:
     assert examples.completion_ids == [[103], [105]]
     values = np.array([0.0] * 8 + [4.0, 2.0])
     scores = (values - values.mean()) / values.std()
-    np.testing.assert_allclose(examples.weights, scores[8:] / scores[8:].mean(), rtol=1e-6)
+    np.testing.assert_allclose(examples.values, scores[8:] / scores[8:].mean(), rtol=1e-6)
     assert examples.tokens == 12
 
 
 def test_weights_are_capped() -> None:
     table = steps([("g000-000", 0, [("wait", 0.0)] * 98 + [("eat", 100.0), ("eat", 20.0)])])
     examples = build(table, job(("g000-000", None, 1.0)), SftConfig(lookahead=1, max_weight=1.0))
-    assert examples.weights.tolist() == [1.0, 1.0]
+    assert examples.values.tolist() == [1.0, 1.0]
 
 
 def test_a_common_action_does_not_crowd_out_the_others() -> None:
@@ -93,11 +100,11 @@ def test_only_the_parents_teach() -> None:
 
 def test_lives_do_not_leak_into_each_other() -> None:
     table = steps([("g000-000", 0, [("wait", 0.0)]), ("g000-000", 1, [("eat", 9.0)]), ("g000-001", 0, [("wait", 3.0)])])
-    assert advantages(table, 5, 1.0).tolist() == [0.0, 9.0, 3.0]
+    assert advantages(table, LearningConfig(lookahead=5, discount=1.0)).tolist() == [0.0, 9.0, 3.0]
 
 
 @pytest.mark.parametrize(
-    ("decisions", "reason"),
+    ("lived", "reason"),
     [
         ([], "no committed steps"),
         ([("wait", -1.0)] * 9, "did equally well"),
@@ -105,8 +112,8 @@ def test_lives_do_not_leak_into_each_other() -> None:
         ([("wait", float("nan"))], "not finite"),
     ],
 )
-def test_nothing_to_learn_has_a_reason(decisions, reason) -> None:
-    table = steps([("g000-000", 0, decisions)])
+def test_nothing_to_learn_has_a_reason(lived, reason) -> None:
+    table = steps([("g000-000", 0, lived)])
     with pytest.raises(NoExamples, match=reason):
         build(table, job(("g000-000", None, 1.0)), SftConfig(lookahead=1, threshold=3.0))
 
@@ -115,5 +122,22 @@ def test_decisions_without_completion_are_left_out() -> None:
     table = steps([("g000-000", 0, [("wait", 0.0)] * 5 + [("eat", 5.0)])])
     empty = pa.array([[]] * table.num_rows, type=table["completion_ids"].type)
     table = table.set_column(table.column_names.index("completion_ids"), table.schema.field("completion_ids"), empty)
-    with pytest.raises(NoExamples, match="none of 6"):
+    with pytest.raises(NoExamples, match="none of 6 decisions has both"):
         build(table, job(("g000-000", None, 1.0)), SftConfig(lookahead=1))
+
+
+def test_a_death_costs_what_the_objective_says_on_top() -> None:
+    table = steps([("g000-000", 0, [("wait", -1.0)] * 3), ("g000-000", 1, [("wait", -1.0)] * 3)], died=[1])
+    config = LearningConfig(lookahead=2, discount=0.5, death=8.0)
+    assert advantages(table, config).tolist() == [-1.5, -1.5, -1.0, -1.5, -5.5, -9.0]
+
+
+def test_credit_of_a_life_is_its_fitness_and_lives_cut_short_teach_nothing() -> None:
+    table = steps([("g000-000", 0, [("eat", 1.0)] * 2), ("g000-000", 1, [("eat", 1.0)] * 6)])
+    cut = steps([("g000-000", 2, [("eat", 1.0)] * 9)])
+    unknown = pa.nulls(cut.num_rows, pa.float64())
+    cut = cut.set_column(cut.column_names.index("worth"), "worth", unknown)
+    found = decisions(pa.concat_tables([table, cut]), job(("g000-000", None, 1.0)), LearningConfig(credit="life"))
+    assert found.table.num_rows == 8
+    assert (found.credit[:2] < 0).all()
+    assert (found.credit[2:] > 0).all()

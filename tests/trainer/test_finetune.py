@@ -10,8 +10,9 @@ from telemetry.adapters import LoraWeights, Shelf, check_files, save
 from telemetry.failures import StateError
 from telemetry.store import open_store
 from tests.trainer.builders import SCRIPTED, job, steps
-from trainer.config import LoraConfig, ScriptedConfig, SftConfig, TrainerConfig
-from trainer.examples import build
+from trainer.config import LoraConfig, TrainerConfig
+from trainer.config_objectives import ScriptedConfig, SftConfig
+from trainer.examples import decisions, good_decisions
 from trainer.finetune import Trained, Trainer
 from trainer.job import TrainingJob
 
@@ -36,7 +37,7 @@ def test_a_job_publishes_what_its_result_names(tmp_path) -> None:
     task = job(("g000-000", None, 1.0))
     result, refs = run(tmp_path, task)
     assert (result.status, result.individual, result.reason) == ("trained", "g001-000", "")
-    learned = build(TABLE, task, SftConfig())
+    learned = good_decisions(decisions(TABLE, task, SftConfig()), SftConfig())
     assert (result.examples, result.tokens) == (len(learned.keys), learned.tokens)
     assert result.examples > 1
     store = open_store(tmp_path)

@@ -12,7 +12,8 @@ from telemetry.records import FileRef
 from telemetry.remote import RemoteLost, ReplyLost
 from telemetry.supervisor import Cluster
 from tests.trainer.builders import SCRIPTED, job, steps
-from trainer.config import ScriptedConfig, TrainerConfig
+from trainer.config import TrainerConfig
+from trainer.config_objectives import ScriptedConfig
 from trainer.finetune import Trainer
 from trainer.job import TrainingJob, TrainingResult
 from trainer.launch import TrainerPool

@@ -9,7 +9,8 @@ from telemetry.adapters import LoraWeights
 from telemetry.failures import UsageError
 from telemetry.records import BaseModelCard
 from tests.trainer.test_crossover import SHAPES, dense, drawn, rng
-from trainer.config import GaussianMutation, LoraConfig, MaskingMutation, MutationConfig, SpectralMutation
+from trainer.config import LoraConfig
+from trainer.config_operators import GaussianMutation, MaskingMutation, MutationConfig, SpectralMutation
 from trainer.lowrank import fresh
 from trainer.mutation import mutate
 

@@ -1,4 +1,4 @@
-"""The real objective: TRL and PEFT on a tiny model."""
+"""Behaviour cloning, and what all learned objectives share: TRL and PEFT on a tiny model."""
 
 import asyncio
 from pathlib import Path
@@ -14,11 +14,12 @@ from telemetry.records import BaseModelCard
 from telemetry.store import open_store
 from tests import tiny
 from tests.trainer.builders import job, steps
-from trainer.config import LoraConfig, SftConfig, TrainerConfig
+from trainer.config import LoraConfig, TrainerConfig
+from trainer.config_objectives import SftConfig
 from trainer.examples import Examples
 from trainer.finetune import Trainer
 from trainer.lowrank import fresh
-from trainer.objectives import OBJECTIVES, TrainingFailed
+from trainer.objectives import TrainingFailed, build
 
 pytestmark = pytest.mark.real
 
@@ -40,7 +41,7 @@ def card(model: Path) -> BaseModelCard:
 
 @pytest.fixture(scope="module")
 def objective(model: Path) -> Any:
-    return OBJECTIVES["sft"](SETTINGS, model)
+    return build(SETTINGS, model)
 
 
 @pytest.fixture
@@ -57,25 +58,20 @@ def examples(count: int, *, longest: int = 1, seed: int = 0) -> Examples:
         prompt_ids=[shared + draw.integers(5, 49152, draw.integers(1, 8)).tolist() for _ in range(count)],
         completion_ids=[draw.integers(5, 49152, draw.integers(1, longest + 1)).tolist() for _ in range(count)],
         choice_ids=[[]] * count,
-        weights=np.ones(count, np.float32),
+        values=np.ones(count, np.float32),
     )
-
-
-def rows(batch: Examples) -> list[dict[str, Any]]:
-    return [
-        {"prompt_ids": prompt, "completion_ids": completion, "choice_ids": [], "weight": float(weight)}
-        for prompt, completion, weight in zip(batch.prompt_ids, batch.completion_ids, batch.weights, strict=True)
-    ]
 
 
 def losses_and_gradients(objective: Any, start: LoraWeights, batch: Examples, tmp_path: Path) -> list[Any]:
     """(loss, gradients) of our loss and of TRL's own, on the same batch and weights."""
     import torch
+    from datasets import Dataset
     from trl import SFTConfig as TrlConfig
     from trl import SFTTrainer
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from trainer.objectives.sft import WeightedSft, _dataset, collate
+    from trainer.objectives.learned import ObjectiveTrainer, _rows
+    from trainer.packing import collate
 
     padded = DataCollatorForLanguageModeling(pad_token_id=2)(
         [
@@ -87,13 +83,15 @@ def losses_and_gradients(objective: Any, start: LoraWeights, batch: Examples, tm
     arguments.remove_unused_columns = False
     arguments.dataset_kwargs = {"skip_prepare_dataset": True}
     outcomes = []
-    for kind, inputs in ((WeightedSft, collate(rows(batch))), (SFTTrainer, padded)):
-        with objective._attached(start) as attached:
+    rows = _rows(batch, True)
+    for kind, inputs in ((ObjectiveTrainer, collate(rows)), (SFTTrainer, padded)):
+        with objective.policy.wearing(start) as attached:
             for name, parameter in attached.named_parameters():
                 if "lora_B" in name:  # a B of zeros would hide A's gradients
                     torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
-            dataset = _dataset(batch, list(range(len(batch.keys))), True)
-            trainer = kind(attached, arguments, collate, dataset, processing_class=objective._tokenizer)
+            dataset = Dataset.from_list(rows)
+            trainer = kind(attached, arguments, collate, dataset, processing_class=objective.policy.tokenizer)
+            trainer.objective = objective
             loss = trainer.compute_loss(attached, inputs)
             loss.backward()
             gradients = {name: p.grad.clone() for name, p in attached.named_parameters() if p.grad is not None}
@@ -114,11 +112,12 @@ def test_loss_and_gradients_are_those_of_trl(objective, start, tmp_path, longest
 
 
 def test_rows_are_split_at_their_limit_without_changing_the_loss(objective, start, tmp_path, monkeypatch) -> None:
-    from trainer.objectives import sft
+    from trainer import packing
+    from trainer.objectives.learned import _rows
 
-    monkeypatch.setattr(sft, "MAX_ROW", 25)
+    monkeypatch.setattr(packing, "MAX_ROW", 25)
     batch = examples(6, longest=3)
-    assert len(sft.collate(rows(batch))["rows"]) > 1
+    assert len(packing.collate(_rows(batch, True))["rows"]) > 1
     (ours, _), (theirs, _) = losses_and_gradients(objective, start, batch, tmp_path)
     assert ours == pytest.approx(theirs, rel=1e-5)
 
@@ -126,17 +125,21 @@ def test_rows_are_split_at_their_limit_without_changing_the_loss(objective, star
 def test_likelihood_among_choices_is_that_of_the_masked_softmax() -> None:
     import torch
 
-    from trainer.objectives.sft import negative_log_likelihood
+    from trainer.packing import likelihoods
 
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
-    allowed = torch.tensor([[4, 7, 9], [1, 2, -1], [-1, -1, -1]])
-    found = negative_log_likelihood(logits, torch.tensor([7, 1, 30]), allowed)
-    expected = [
-        -torch.log_softmax(logits[0, [4, 7, 9]], 0)[1],
-        -torch.log_softmax(logits[1, [1, 2]], 0)[0],
-        -torch.log_softmax(logits[2], 0)[30],
-    ]
-    torch.testing.assert_close(found, torch.stack(expected))
+    row = {
+        "allowed": torch.tensor([[4, 7, 9], [1, 2, -1], [-1, -1, -1]]),
+        "targets": torch.tensor([7, 1, 30]),
+        "example": torch.tensor([5, 6, 7]),
+        "temperature": torch.tensor([1.0, 0.5, 2.0]),
+    }
+    taken, allowed = likelihoods(logits, row)
+    first, second = torch.log_softmax(logits[0, [4, 7, 9]], 0), torch.log_softmax(logits[1, [1, 2]] / 0.5, 0)
+    torch.testing.assert_close(taken, torch.stack([first[1], second[0], torch.log_softmax(logits[2] / 2, 0)[30]]))
+    torch.testing.assert_close(allowed[0], first)
+    torch.testing.assert_close(allowed[1, :2], second)
+    assert allowed[1, 2] == -torch.inf
 
 
 def test_weights_weigh(objective, start) -> None:
@@ -152,18 +155,18 @@ def test_weights_weigh(objective, start) -> None:
 
 
 def test_it_learns_what_it_is_shown_and_leaves_the_base_as_it_was(objective, start, card, tmp_path) -> None:
-    before = {name: tensor.clone() for name, tensor in objective._base.state_dict().items()}
-    modules = [(name, type(module)) for name, module in objective._base.named_modules()]
+    before = {name: tensor.clone() for name, tensor in objective.policy.base.state_dict().items()}
+    modules = [(name, type(module)) for name, module in objective.policy.base.named_modules()]
     batch = examples(16)
     fit = objective.fit(start, batch, job(("g000-000", None, 1.0), learning_rate=3e-2))
     assert len(fit.losses) == 8
     assert fit.losses[-1] < 0.8 * fit.losses[0]
     assert fit.tokens == 2 * batch.tokens
-    after = objective._base.state_dict()
+    after = objective.policy.base.state_dict()
     assert list(after) == list(before)
     assert all(bool((after[name] == before[name]).all()) for name in before)
-    assert [(name, type(module)) for name, module in objective._base.named_modules()] == modules
-    assert "forward" not in objective._base.__dict__
+    assert [(name, type(module)) for name, module in objective.policy.base.named_modules()] == modules
+    assert "forward" not in objective.policy.base.__dict__
     for name, data in zip((CONFIG, WEIGHTS), save(fit.weights, card), strict=True):
         (tmp_path / name).write_bytes(data)
     check(tmp_path, card, max_rank=4)
@@ -191,8 +194,8 @@ def test_a_loss_that_is_not_finite_stops_the_job_and_not_the_trainer(objective, 
 
 
 def test_autocast_computes_nearly_the_same(model, start) -> None:
-    half = OBJECTIVES["sft"](SETTINGS.model_copy(update={"precision": "bf16"}), model)
-    full = OBJECTIVES["sft"](SETTINGS, model)
+    half = build(SETTINGS.model_copy(update={"precision": "bf16"}), model)
+    full = build(SETTINGS, model)
     batch = examples(8)
     one, other = half.fit(start, batch, JOB), full.fit(start, batch, JOB)
     assert one.losses != other.losses
@@ -216,7 +219,7 @@ def test_peft_loads_what_is_published_and_computes_the_same_change(model, card, 
 
 
 def test_the_learning_rate_rises_falls_and_never_wastes_an_update() -> None:
-    from trainer.objectives.sft import slope
+    from trainer.objectives.learned import slope
 
     rates = [slope(step, 20, 0.2) for step in range(20)]
     assert max(rates) == rates[4] == 1.0

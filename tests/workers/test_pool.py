@@ -427,10 +427,32 @@ def test_a_life_that_ends_every_agent_is_censored_alone(tmp_path: Path) -> None:
     assert max(count for life, count in room.lived.items() if life != ("g000-001", 3)) <= 3
 
 
-def test_the_only_life_there_is_can_be_censored(tmp_path: Path) -> None:
+def test_a_generation_of_which_nobody_could_be_lived_is_not_committed(tmp_path: Path) -> None:
     room = Room(tmp_path, agent=poison(("g000-000", 0)), when_spent="censor")
-    room.live(groups(1, 1))
+    with pytest.raises(NoProgressError, match="every life was lost 4 times to infrastructure; see the logs"):
+        room.live(groups(1, 1))
+    assert room.lives == []
+
+
+def test_the_only_life_left_of_a_generation_can_be_censored(tmp_path: Path) -> None:
+    room = Room(tmp_path, agent=poison(("g000-000", 0)), when_spent="censor")
+    asyncio.run(room.pool.live(groups(1, 1), room.acknowledge, begun=True))
     assert [one.end for one in room.lives] == [EndReason.CENSORED]
+
+
+def test_a_censored_life_that_is_lost_with_the_sink_at_the_very_end_is_recorded_again(tmp_path: Path) -> None:
+    deaths: list[str] = []
+
+    def fail(sink: Sink, method: str) -> None:
+        # Once somebody is acknowledged, the only rows still to come are those of the censored life.
+        if method == "after append" and room.lives and not deaths:
+            deaths.append(method)
+            die(sink)
+
+    room = Room(tmp_path, agent=poison(("g000-000", 1)), sink=fail, when_spent="censor")
+    room.live(groups(1, 2))
+    assert deaths
+    assert [one.end for one in room.lives] == [EndReason.SURVIVED, EndReason.CENSORED]
 
 
 def test_agents_that_lose_every_life_end_the_run_even_when_lives_may_be_censored(tmp_path: Path) -> None:

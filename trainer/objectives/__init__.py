@@ -1,14 +1,15 @@
 """One short file per objective, joined by a dict.
 
-An objective is built once per trainer process, with the base model's directory, and then fits one training set
-after another. Its module, and with it torch, is imported only when it is built.
+An objective is built once per trainer process, with the base model's directory, and then chooses and fits one
+training set after another. Its module, and with it torch, is imported only when it is built.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
+
+import pyarrow as pa
 
 from telemetry.adapters import LoraWeights
 from trainer.config import TrainerConfig
@@ -32,22 +33,23 @@ class Fit:
 
 
 class Objective(Protocol):
-    """Makes weights out of a training set. Equal arguments give equal weights on one machine."""
+    """Makes weights out of records. Equal arguments give equal weights on one machine."""
+
+    def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
+        """The training set of a job out of committed steps (schema EXPERIENCE). Raises NoExamples."""
+        ...
 
     def fit(self, start: LoraWeights, examples: Examples, job: TrainingJob) -> Fit:
         """Trains `start` on `examples`. Raises TrainingFailed if that cannot give usable weights."""
         ...
 
 
-def _sft(config: TrainerConfig, model: Path | None) -> Objective:
-    objective: Objective = import_module("trainer.objectives.sft").Sft(config, model)
+OBJECTIVES = {"sft": "Sft", "kto": "Kto", "dpo": "Dpo", "grpo": "Grpo", "scripted": "Scripted"}
+"""Class by the `kind` of the objective's config; its module is called like the kind."""
+
+
+def build(config: TrainerConfig, model: Path | None) -> Objective:
+    """The configured objective, for the base model in a directory; None for the scripted engine, which has none."""
+    kind = config.objective.kind
+    objective: Objective = getattr(import_module(f"trainer.objectives.{kind}"), OBJECTIVES[kind])(config, model)
     return objective
-
-
-def _scripted(config: TrainerConfig, model: Path | None) -> Objective:
-    objective: Objective = import_module("trainer.objectives.scripted").Scripted(config, model)
-    return objective
-
-
-OBJECTIVES: dict[str, Callable[[TrainerConfig, Path | None], Objective]] = {"sft": _sft, "scripted": _scripted}
-"""By the `kind` of the objective's config."""

@@ -9,11 +9,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from telemetry.adapters import LoraWeights
 from telemetry.seeds import rng
-from trainer.config import ScriptedConfig, TrainerConfig
-from trainer.examples import Examples
+from trainer.config import TrainerConfig
+from trainer.config_objectives import ScriptedConfig, SftConfig
+from trainer.examples import Examples, decisions, good_decisions
 from trainer.job import TrainingJob
 from trainer.objectives import Fit
 
@@ -25,6 +27,10 @@ class Scripted:
         if not isinstance(config.objective, ScriptedConfig):
             raise TypeError(f"objective {config.objective.kind!r} is not scripted")
         self._shift = config.objective.shift
+
+    def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
+        """Chooses as `sft` does, so that dry runs walk the same path."""
+        return good_decisions(decisions(steps, job, SftConfig()), SftConfig())
 
     def fit(self, start: LoraWeights, examples: Examples, job: TrainingJob) -> Fit:
         draw = rng(job.seed, "scripted objective", _digest(start, examples))

@@ -1,0 +1,196 @@
+"""KTO, DPO and GRPO: which decisions they learn, and their losses against TRL's own on the same numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from telemetry import models
+from tests import tiny
+from tests.trainer.builders import job, steps
+from trainer.config import LoraConfig, TrainerConfig
+from trainer.config_objectives import DpoConfig, GrpoConfig, KtoConfig, LearningConfig
+from trainer.examples import NoExamples, decisions
+from trainer.lowrank import fresh
+from trainer.objectives import build
+from trainer.objectives.dpo import Dpo, pairs
+from trainer.objectives.grpo import Grpo, relative
+from trainer.objectives.kto import Kto
+from trainer.objectives.learned import Batch
+
+pytestmark = pytest.mark.real
+
+PARENTS = job(("g000-000", None, 0.5), ("g000-001", None, 0.5))
+GOOD, BAD = [("wait", 0.0), ("eat", 5.0), ("north", 0.0)], [("wait", 0.0), ("north", -5.0), ("rest", 0.0)]
+WALKS = [("g000-000", 0, GOOD), ("g000-001", 0, BAD), ("g000-000", 1, GOOD), ("g000-001", 1, GOOD)]
+
+
+def bare(kind: Any, config: LearningConfig) -> Any:
+    """The objective without a model: what it chooses and its loss need none."""
+    objective = object.__new__(kind)
+    objective.config = config
+    return objective
+
+
+def batch(examples: int, tokens: int = 1, seed: int = 0, **columns: torch.Tensor) -> Batch:
+    draw = torch.Generator().manual_seed(seed)
+    count = examples * tokens
+    made = {
+        "taken": -3 * torch.rand(count, generator=draw),
+        "example": torch.arange(examples).repeat_interleave(tokens),
+        "value": torch.ones(examples),
+        "drawn": -3 * torch.rand(count, generator=draw),
+        "reference": -3 * torch.rand(count, generator=draw),
+        "divergence": torch.rand(count, generator=draw),
+    }
+    return Batch(**(made | columns))
+
+
+def test_kto_is_the_equation_of_the_paper() -> None:
+    values = torch.tensor([1.0, 1.0, -0.7, -0.7])
+    one = batch(4, value=values)
+    ratio = one.taken - one.reference
+    point = one.divergence.mean()
+    sigmoid = torch.sigmoid
+    expected = [1 - sigmoid(0.3 * (ratio[index] - point)) for index in (0, 1)]
+    expected += [0.7 * (1 - sigmoid(0.3 * (point - ratio[index]))) for index in (2, 3)]
+    loss = bare(Kto, KtoConfig(beta=0.3)).loss(one)
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+
+
+def test_dpo_is_the_equation_of_the_paper() -> None:
+    one = batch(4, tokens=2)
+    ratio = (one.taken - one.reference).reshape(4, 2).sum(1)
+    margins = torch.stack([ratio[0] - ratio[1], ratio[2] - ratio[3]])
+    expected = -torch.log(torch.sigmoid(0.3 * margins)).mean()
+    torch.testing.assert_close(bare(Dpo, DpoConfig(beta=0.3)).loss(one), expected)
+
+
+def test_grpo_weighs_by_truncated_ratios_that_are_not_differentiated() -> None:
+    one = batch(3, value=torch.tensor([1.5, -1.0, 0.5]))
+    taken = one.taken.clone().requires_grad_()
+    loss = bare(Grpo, GrpoConfig(max_ratio=1.2, beta=0.1)).loss(batch(3, taken=taken, value=one.value))
+    ratio = (one.taken - one.drawn).exp().clamp(max=1.2)
+    expected = -(ratio * one.value * one.taken).mean() + 0.1 * one.divergence.mean()
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    torch.testing.assert_close(taken.grad, -ratio * one.value / 3)
+
+
+def test_groups_are_worlds_and_those_without_variance_are_dropped() -> None:
+    table = steps([*WALKS, ("g000-000", 2, [("wait", -1.0)] * 4), ("g000-001", 2, [("wait", -1.0)] * 3)])
+    examples = bare(Grpo, GrpoConfig(lookahead=1)).examples(table, PARENTS)
+    assert {life for _, life, _ in examples.keys} == {0, 1}
+    assert examples.dropped == 7
+    assert examples.logprobs == [[-1.25]] * len(examples.keys)
+    assert examples.temperatures == [0.5] * len(examples.keys)
+    explored = bare(Grpo, GrpoConfig(lookahead=1, exploration="policy")).examples(table, PARENTS)
+    assert explored.logprobs[0] == [pytest.approx(np.log(0.25))]
+    flat = steps([("g000-000", 0, [("wait", 1.0)]), ("g000-000", 1, [("wait", 2.0)])])
+    with pytest.raises(NoExamples, match="all 2 groups"):
+        bare(Grpo, GrpoConfig(lookahead=1)).examples(flat, PARENTS)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_advantages_are_relative_to_the_group(scale: bool) -> None:
+    draw = np.random.default_rng(0)
+    credit, groups = draw.standard_normal(60), draw.integers(0, 7, 60)
+    credit[groups == 3] = 4.0
+    found, flat = relative(credit, groups, scale=scale)
+    for group in set(groups.tolist()):
+        own = credit[groups == group]
+        wanted = (own - own.mean()) / (own.std() if scale and group != 3 else 1)
+        np.testing.assert_allclose(found[groups == group], wanted, atol=1e-9)
+    assert (flat == (groups == 3)).all()
+
+
+def test_kto_takes_as_many_good_as_bad_decisions_and_balances_them() -> None:
+    table = steps([("g000-000", 0, [("eat", 5.0)] * 2 + [("north", -5.0)] * 6 + [("wait", 0.0)] * 8)])
+    examples = bare(Kto, KtoConfig(lookahead=1, max_examples=8, balance=0.75)).examples(table, PARENTS)
+    steps_of = {
+        sign: [key[2] for key, value in zip(examples.keys, examples.values, strict=True) if value * sign > 0]
+        for sign in (1, -1)
+    }
+    assert sorted(steps_of[1]) == [0, 1]
+    assert len(steps_of[-1]) == 4
+    assert set(steps_of[-1]) <= set(range(2, 8))
+    assert examples.values[examples.values < 0].sum() == pytest.approx(-0.75 * 2)
+    assert examples.group == 1
+
+
+def test_free_text_gets_twins_that_measure_the_divergence() -> None:
+    table = steps([("g000-000", 0, [("eat", 5.0), ("rest", -5.0), ("north", 0.0)])])
+    config = KtoConfig(lookahead=1, likelihood="vocabulary")
+    examples = bare(Kto, config).examples(table, PARENTS)
+    assert examples.group == 2
+    assert examples.values.tolist() == [1.0, 0.0, -1.0, 0.0]
+    assert examples.prompt_ids[0] == examples.prompt_ids[1] != examples.prompt_ids[2]
+    assert examples.completion_ids == [[103], [104], [104], [103]]
+    one = batch(4, value=torch.from_numpy(examples.values))
+    ratio = one.taken - one.reference
+    point = ((ratio[1] + ratio[3]) / 2).clamp(min=0)
+    beta = config.beta
+    expected = (1 - torch.sigmoid(beta * (ratio[0] - point)) + 1 - torch.sigmoid(beta * (point - ratio[2]))) / 2
+    torch.testing.assert_close(bare(Kto, config).loss(one), expected)
+
+
+def test_pairs_are_made_in_the_same_situation() -> None:
+    found = decisions(steps(WALKS), PARENTS, LearningConfig(lookahead=1))
+    better, worse = pairs(found, 0.5)
+    observed = [text.split(" ", 2)[2] for text in found.table["observation"].to_pylist()]
+    actions = found.table["action"].to_pylist()
+    assert len(better) > 0
+    for one, other in zip(better, worse, strict=True):
+        assert observed[one] == observed[other], "a number is no difference, a word is"
+        assert actions[one] != actions[other]
+        assert found.credit[one] - found.credit[other] >= 0.5
+    examples = bare(Dpo, DpoConfig(lookahead=1)).examples(steps(WALKS), PARENTS)
+    assert examples.group == 2
+    assert examples.prompt_ids[::2] == examples.prompt_ids[1::2]
+    with pytest.raises(NoExamples, match="no two of 3 decisions"):
+        bare(Dpo, DpoConfig(lookahead=1)).examples(
+            steps([("g000-000", 0, [("eat", 1.0), ("eat", 2.0), ("eat", 3.0)])]), PARENTS
+        )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        KtoConfig(epochs=12, batch_size=4, beta=0.1),
+        KtoConfig(epochs=12, batch_size=4, likelihood="vocabulary"),
+        DpoConfig(epochs=12, batch_size=4),
+        GrpoConfig(epochs=12, batch_size=4, beta=0.01),
+    ],
+    ids=lambda config: f"{config.kind}-{config.likelihood}",
+)
+def test_what_went_well_becomes_likelier_and_what_went_badly_less(config: Any, model: Path) -> None:
+    from trainer.objectives.learned import _rows
+    from trainer.packing import collate
+
+    card = models.card(model, "tiny")
+    settings = TrainerConfig(objective=config, lora=LoraConfig(rank=4, alpha=8), precision="fp32", threads=1)
+    objective: Any = build(settings, model)
+    start = fresh(card, settings.lora, np.random.default_rng(0))
+    task = job(("g000-000", None, 0.5), ("g000-001", None, 0.5), learning_rate=2e-2)
+    table = steps([("g000-000", life, [("eat", 5.0), ("north", -5.0)] * 3) for life in range(4)])
+    examples = objective.examples(table, task)
+    fit = objective.fit(start, examples, task)
+    assert np.isfinite(fit.losses).all()
+
+    def odds(weights: Any) -> float:
+        """How much likelier `eat` is than `north` at the first prompt."""
+        rows = _rows(examples, config.likelihood == "legal")[:1]
+        pair = [rows[0] | {"completion_ids": [100 + len(action)]} for action in ("eat", "north")]
+        with objective.policy.wearing(weights) as wearing, torch.no_grad():
+            found = [objective.policy.likelihoods(wearing, row) for row in collate(pair)["rows"]]
+        taken = torch.cat([one.taken for one in found])
+        return float(taken[0] - taken[1])
+
+    assert odds(fit.weights) > odds(start) + 0.5

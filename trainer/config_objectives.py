@@ -1,0 +1,108 @@
+"""What a child learns from records: one typed config per objective."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from telemetry.config import Config
+
+
+class LearningConfig(Config):
+    """What every objective that learns from decisions has in common: their credit, and how the updates are made."""
+
+    likelihood: Literal["legal", "vocabulary"] = "legal"
+    """Likelihood of a decision among the legal actions it was drawn from, or among all tokens there are."""
+    credit: Literal["energy", "life"] = "energy"
+    """What a decision is worth: the change of energy that followed, or the fitness of the whole life it was part of."""
+    lookahead: int = Field(default=2, ge=1, le=1000)
+    """Steps over which a decision's change of energy is counted."""
+    discount: float = Field(default=0.8, gt=0, le=1)
+    """Factor per step of lookahead."""
+    baseline: Literal["mean", "observation"] = "mean"
+    """Credit is counted from the mean of all decisions, or from what a regression expects of what was observed."""
+    death: float = Field(default=0.0, ge=0, le=1e6)
+    """Energy that dying costs on top of what is lost with it: how much there is to learn from a death."""
+    max_examples: int = Field(default=192, ge=1, le=1_000_000)
+    """Decisions per job."""
+    epochs: int = Field(default=2, ge=1, le=100)
+    """Passes over the examples."""
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    """Examples per update."""
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    """Share of updates over which the learning rate rises to its peak; it then falls linearly."""
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
+    """Gradient clipping."""
+
+
+class SftConfig(LearningConfig):
+    """Filtered, advantage-weighted behaviour cloning of the parents' good decisions.
+
+    Only decisions whose standardised credit lies above the threshold are learned, each weighted by it. (Peng et al.
+    2019, advantage-weighted regression; Dong et al. 2023, RAFT.)
+    """
+
+    kind: Literal["sft"] = "sft"
+    threshold: float = Field(default=1.0, ge=0, le=10)
+    """Standard deviations above the mean from which a decision is worth learning."""
+    max_weight: float = Field(default=4.0, gt=0, le=100)
+    """Cap of a decision's weight, in standard deviations."""
+
+
+class KtoConfig(LearningConfig):
+    """Kahneman-Tversky optimisation: good decisions become likelier than they were, bad ones less, unpaired.
+
+    The reference is the child's start, its parents' weights. (Ethayarajh et al. 2024, arXiv 2402.01306.)
+    """
+
+    kind: Literal["kto"] = "kto"
+    threshold: float = Field(default=0.5, ge=0, le=10)
+    """Standard deviations from the mean beyond which a decision counts as good or as bad."""
+    beta: float = Field(default=0.5, gt=0, le=100)
+    """How soon a decision is likely enough: the inverse of the strength of learning far from the reference."""
+    balance: float = Field(default=1.0, gt=0, le=100)
+    """Weight of all bad decisions together, in weights of all good ones; the authors advise 3/4 to 1."""
+
+
+class DpoConfig(LearningConfig):
+    """Direct preference optimisation of the better of two decisions in the same situation over the worse.
+
+    Situations are the same when the agents saw the same, numbers aside. The reference is the child's start. (Rafailov
+    et al. 2023, arXiv 2305.18290.)
+    """
+
+    kind: Literal["dpo"] = "dpo"
+    gap: float = Field(default=0.5, gt=0, le=10)
+    """Standard deviations of credit that must lie between the two."""
+    beta: float = Field(default=0.5, gt=0, le=100)
+    """How soon the margin between the two is wide enough."""
+
+
+class GrpoConfig(LearningConfig):
+    """Group-relative policy optimisation, off-policy: credit relative to the group of lives in the same world.
+
+    Importance ratios are of the stored log-probabilities that the decisions were drawn with, truncated. (Shao et al.
+    2024, arXiv 2402.03300, with process supervision; CISPO, arXiv 2506.13585.)
+    """
+
+    kind: Literal["grpo"] = "grpo"
+    max_ratio: float = Field(default=2.0, ge=1, le=100)
+    """Where importance ratios are truncated."""
+    scale: bool = True
+    """Divide by the group's standard deviation; false only subtracts its mean (Liu et al. 2025, Dr. GRPO)."""
+    exploration: Literal["model", "policy"] = "model"
+    """Ratio to the model's own probability of the decision, or to that of the policy that explored as well."""
+    beta: float = Field(default=0.0, ge=0, le=100)
+    """Weight of the divergence from the child's start."""
+
+
+class ScriptedConfig(Config):
+    """No learning at all: a small adapter drawn from a hash of the training set. For tests and dry runs."""
+
+    kind: Literal["scripted"] = "scripted"
+    shift: float = Field(default=0.5, gt=0, le=10)
+    """Standard deviation of the drawn factors: how far play shifts."""
+
+
+ObjectiveConfig = Annotated[
+    SftConfig | KtoConfig | DpoConfig | GrpoConfig | ScriptedConfig, Field(discriminator="kind")
+]

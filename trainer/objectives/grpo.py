@@ -1,0 +1,71 @@
+"""Group-relative policy optimisation on recorded decisions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from trainer.config_objectives import GrpoConfig
+from trainer.examples import Codes, Examples, NoExamples, Values, decisions, in_rounds
+from trainer.job import TrainingJob
+from trainer.objectives.learned import Batch, Learned
+
+
+class Grpo(Learned[GrpoConfig]):
+    """Raises the likelihood of what went better than the group's average in the same world, lowers that of the rest."""
+
+    kind = "grpo"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Where the divergence from it counts."""
+        return self.config.beta > 0
+
+    def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
+        """Decisions far from their group's mean, in rounds over the actions; values are their advantages.
+
+        Groups without variance hold nothing to learn from and are dropped (DAPO, arXiv 2503.14476). Of the others the
+        extremes are kept, which keeps most of the signal (PODS, arXiv 2504.13818).
+        """
+        found, config = decisions(steps, job, self.config), self.config
+        groups = found.table["life"].to_numpy().astype(np.int64)
+        advantages, flat = relative(found.credit, groups, scale=config.scale)
+        alive = np.flatnonzero(~flat)
+        if len(alive) == 0:
+            raise NoExamples(f"all {len(set(groups.tolist()))} groups of decisions did equally well within themselves")
+        chosen = in_rounds(alive, np.abs(advantages), found.actions)[: config.max_examples]
+        rows = found.table.take(chosen)
+        return replace(
+            found.examples(chosen, advantages[chosen]),
+            logprobs=_drawn(rows, config),
+            temperatures=rows["temperature"].to_pylist(),
+            dropped=int(flat.sum()),
+        )
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Advantage times log-likelihood, weighted by truncated importance ratios; mean over the tokens."""
+        ratio = (batch.taken - batch.drawn).exp().clamp(max=self.config.max_ratio).detach()
+        gain = (ratio * batch.value[batch.example] * batch.taken).mean()
+        return self.config.beta * batch.divergence.mean() - gain
+
+
+def _drawn(rows: pa.Table, config: GrpoConfig) -> list[list[float]]:
+    """Log-probability that each completion token was drawn with. Only choices were ever explored beyond the model."""
+    stored: list[list[float]] = rows["completion_logprobs"].to_pylist()
+    if config.exploration == "model":
+        return stored
+    policy = np.log(rows["behaviour_probability"].to_numpy()).tolist()
+    choices = rows["choice_ids"].to_pylist()
+    return [[one] if chosen else model for one, chosen, model in zip(policy, choices, stored, strict=True)]
+
+
+def relative(credit: Values, groups: Codes, *, scale: bool) -> tuple[Values, NDArray[np.bool_]]:
+    """Credit less the group's mean, over its standard deviation if `scale`; and which rows' groups have no variance."""
+    _, member = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(member)
+    centred = credit - (np.bincount(member, credit) / sizes)[member]
+    deviation = np.sqrt(np.bincount(member, centred**2) / sizes)[member]
+    flat = deviation <= 1e-9 * max(1.0, float(np.abs(credit).max()))
+    return np.where(flat, 0.0, centred / np.where(flat | (not scale), 1.0, deviation)), flat

@@ -1,0 +1,87 @@
+"""The base model of a trainer process: loaded once and never changed, with one adapter on it at a time."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from telemetry.adapters import LoraWeights
+from telemetry.failures import UsageError
+from telemetry.lora import last_part, tensor_name
+from trainer.config import TrainerConfig
+from trainer.objectives import TrainingFailed
+from trainer.packing import FORWARD, Likelihoods, Row, likelihoods
+
+
+class Policy:
+    """A frozen language model, and adapters that are put on it and taken off again."""
+
+    def __init__(self, config: TrainerConfig, model: Path) -> None:
+        """`model` is a directory with safetensors weights, `config.json` and `tokenizer.json`."""
+        torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+        self.on_gpu = config.gpus_per_job > 0
+        self.autocast = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(self.on_gpu))
+        # TRL insists on a tokenizer although its input is tokenised already; this one needs no other file.
+        self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"))
+        base = AutoModelForCausalLM.from_pretrained(
+            model, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
+        )
+        others = set(getattr(base.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+        if others:
+            raise UsageError(f"model: got {', '.join(sorted(others))} layers, expected attention in every layer")
+        self.base = base.to("cuda" if self.on_gpu else "cpu").requires_grad_(False)
+
+    @contextmanager
+    def wearing(self, adapter: LoraWeights) -> Iterator[PeftModel]:
+        """The model with an adapter on it that can be trained."""
+        targets = sorted({last_part(module) for module in adapter.factors})
+        config = LoraConfig(
+            r=adapter.rank, lora_alpha=adapter.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+        )
+        model = get_peft_model(self.base, config)
+        try:
+            _write(model, adapter)
+            yield model
+        finally:
+            self.base = model.unload().requires_grad_(False)
+            # TRL replaces the base model's forward by an instance attribute; left there, jobs would nest it.
+            self.base.__dict__.pop("forward", None)
+            self.base.__dict__.pop("peft_config", None)
+
+    def likelihoods(self, model: PeftModel, row: Row) -> Likelihoods:
+        """Of the completion tokens of a packed row, which lies on the model's device."""
+        with torch.autocast(row["input_ids"].device.type, torch.bfloat16, enabled=self.autocast):
+            output = model(**{name: row[name] for name in FORWARD}, use_cache=False)
+        return likelihoods(output.logits[0].float(), row)
+
+
+def weights_of(model: PeftModel, like: LoraWeights) -> LoraWeights:
+    """The adapter that a model wears, in numpy; `like` names its modules."""
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    factors = {}
+    for module in like.factors:
+        a, b = (state[tensor_name(module, factor)].detach().cpu().numpy() for factor in "AB")
+        factors[module] = (a.astype(np.float32), b.astype(np.float32))
+    return LoraWeights(like.rank, like.alpha, factors)
+
+
+def _write(model: PeftModel, weights: LoraWeights) -> None:
+    state = {}
+    for module, (a, b) in weights.factors.items():
+        state[tensor_name(module, "A")] = torch.from_numpy(a.copy())
+        state[tensor_name(module, "B")] = torch.from_numpy(b.copy())
+    outcome = set_peft_model_state_dict(model, state)
+    if outcome.unexpected_keys:
+        raise TrainingFailed(f"the base model has no module for {outcome.unexpected_keys[0]}")
+
+
+def _multiplies_bf16(on_gpu: bool) -> bool:
+    """A CPU without bf16 instructions emulates them, at a quarter of the speed of fp32."""
+    if on_gpu:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(present is True for name, present in torch.cpu.get_capabilities().items() if "bf16" in name)
