@@ -109,9 +109,9 @@ def unfenced(self: Writer, kind: str, body: dict[str, Any], refs: Sequence[Any] 
     return APPEND(self, kind, body, refs)
 
 
-def live_all(self: WorkersRoom, population: Any, generation: int, skip: Any, acknowledge: Any) -> None:
+def live_all(self: WorkersRoom, population: Any, lives: int, generation: int, skip: Any, acknowledge: Any) -> None:
     """A room that forgets what the journal holds."""
-    LIVE(self, population, generation, set(), acknowledge)
+    LIVE(self, population, lives, generation, set(), acknowledge)
 
 
 def read_all(self: MemoryLedger, table: str, generation: int, files: Any, attempts: Any, *rest: Any) -> pa.Table:
