@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.budget import next_brood
 from orchestrator.config import RunConfig
 from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
@@ -99,15 +100,8 @@ def _births(
     event: GenerationCommitted, population: Sequence[Individual], state: RunState, config: RunConfig
 ) -> Iterator[Finding]:
     """The next population must be the planned one, with the adapters that training published."""
-    size = config.population.size if event.generation + 1 < config.generations else 0
-    births = reproduce(
-        population,
-        event.selection,
-        config.reproduction,
-        size=size,
-        isles=config.population.islands,
-        seed=config.seed,
-    )
+    brood = next_brood(state, event.generation, config)
+    births = reproduce(population, event.selection, config.reproduction, brood)
     expected = list(births.elites)
     for job in births.jobs:
         result = state.births.get(job.child.id)
@@ -126,6 +120,6 @@ def _births(
 
 def _champion(state: RunState) -> Iterator[Finding]:
     if state.finished and state.history:
-        best = state.history[-1].selection.survivors[0]
+        best = state.history[-1].champion
         if state.finished.champion != best:
             yield error("finish", f"champion: the journal has {state.finished.champion!r}, expected {best!r}")

@@ -158,7 +158,25 @@ def evaluate(
     store, state = open_run(run)
     from orchestrator.finish import evaluate_one
 
-    _print(evaluate_one(store, state, who, lives), json)
+    row = evaluate_one(store, state, who, lives)
+    _print(row if json else {name: value for name, value in row.items() if name != "values"}, json)
+
+
+@app.command(epilog="Example: `forager compare deploy/experiments/forage.yaml`")
+def compare(
+    file: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="Experiment file (YAML).")],
+    store: Annotated[str, typer.Option(help="Directory or URL that holds experiments.")] = "runs",
+    json: Json = False,
+) -> None:
+    """Run evolution and its controls at equal compute, several seeds each, and say which of them is better."""
+    from orchestrator.compare import load_experiment, print_comparison, run_experiment
+
+    experiment, config = load_experiment(file)
+    rows = run_experiment(experiment, config, store)
+    if json:
+        _print([row.model_dump(mode="json") for row in rows], True)
+    else:
+        print_comparison(rows, config.fitness.kind, store, experiment.name)
 
 
 @app.command(epilog="Example: `forager verify runs/demo`")

@@ -144,8 +144,8 @@ class HalvingConfig(Config):
 class SelectionConfig(Config):
     """Who survives, by fitness."""
 
-    method: Literal["truncation", "tournament", "softmax"] = "truncation"
-    """The fittest; winners of small tournaments; or a draw by rank. Elites survive with each."""
+    method: Literal["truncation", "tournament", "softmax", "lottery"] = "truncation"
+    """The fittest; winners of small tournaments; a draw by rank; or, as a control, a draw. Elites survive with each."""
     contestants: int = Field(default=3, ge=1, le=100_000)
     """Individuals of a tournament."""
     pressure: float = Field(default=0.3, gt=0, le=100)
@@ -177,6 +177,8 @@ class ReproductionConfig(Config):
     """A child explores this much as often as its first parent, before mutation."""
     mutate_strategy: bool = True
     """A child with two parents may take over its second parent's strategy text."""
+    strategy_mutation: float = Field(default=0.0, ge=0, le=1)
+    """Probability that one sentence of a child's strategy is dropped, or replaced or joined by one of the founders'."""
 
 
 class RayConfig(Config):
@@ -188,6 +190,15 @@ class RayConfig(Config):
     """Address of a running cluster, or null to start one on this machine."""
     object_store_mib: int = Field(default=256, ge=80, le=1_000_000)
     """Shared memory of the object store of a cluster started here, in MiB."""
+
+
+class BudgetConfig(Config):
+    """What a run may spend; it ends before the generation that would exceed it."""
+
+    decisions: int | None = Field(default=None, ge=1)
+    """Of all lives, held-out ones excepted."""
+    training_tokens: int | None = Field(default=None, ge=1)
+    """Of all training jobs, every pass."""
 
 
 class EvaluationConfig(Config):
@@ -207,7 +218,7 @@ class RunConfig(Config):
     seed: int = Field(default=1, ge=0, lt=2**63)
     """Root of all randomness of the run."""
     generations: int = Field(ge=1, le=1_000_000)
-    """Turns of the loop."""
+    """Turns of the loop, at most."""
     model: Line = Field(default="smollm2-135m-instruct", min_length=1, max_length=1000)
     """Base model: the bundled small model, a local directory, or a Hugging Face id."""
     environment: EnvironmentConfig = EnvironmentConfig()
@@ -226,6 +237,8 @@ class RunConfig(Config):
     """How births are made."""
     trainer: TrainerConfig = TrainerConfig()
     """How newborns get their weights."""
+    budget: BudgetConfig = BudgetConfig()
+    """When it ends besides."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """What a finished run measures."""
     ledger: LedgerConfig = LedgerConfig()

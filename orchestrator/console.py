@@ -57,8 +57,8 @@ def print_lineage(rows: Sequence[LineageRow]) -> None:
     Console().print(Group(*roots), soft_wrap=True)
 
 
-def _table(*columns: str) -> Table:
-    """The first column and the last read as text, those between as numbers."""
+def columns_of(*columns: str) -> Table:
+    """An empty table. The first column and the last read as text, those between as numbers."""
     table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index in (0, len(columns) - 1) else "right")
@@ -66,7 +66,7 @@ def _table(*columns: str) -> Table:
 
 
 def _history_table(summary: Summary) -> RenderableType:
-    table = _table("generation", "best", "mean", "worst", "lives", "time", "how lives ended")
+    table = columns_of("generation", "best", "mean", "worst", "lives", "time", "how lives ended")
     for row in summary.history:
         table.add_row(
             Text(f"{row.generation}  {row.individual}  {clean(row.lineage)}"),
@@ -82,7 +82,7 @@ def _history_table(summary: Summary) -> RenderableType:
 
 def _evaluation_table(summary: Summary) -> RenderableType:
     measured = MEASURED.get(summary.fitness_kind, "mean fitness")
-    table = _table("held-out worlds", measured, "lives", "how lives ended")
+    table = columns_of("held-out worlds", measured, "lives", "how lives ended")
     for row in summary.evaluation:
         name = "founder (untouched model)" if row.who == "founder" else clean(row.who)
         table.add_row(
@@ -96,7 +96,7 @@ def _evaluation_table(summary: Summary) -> RenderableType:
 
 def _measures_table(rows: Sequence[EvaluationRow]) -> RenderableType:
     """What the world itself reports of the models' lives; of scripted players the report has it."""
-    table = _table("the world reports", *(clean(row.who) for row in rows), "")
+    table = columns_of("the world reports", *(clean(row.who) for row in rows), "")
     for name in dict.fromkeys(name for row in rows for name in row.measures):
         found = [row.measures.get(name) for row in rows]
         cells = ["-" if one is None else interval(one.value, one.low, one.high) for one in found]

@@ -117,7 +117,7 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
         workers.tick = _ticker(display, metrics, workers)
         rooms = Rooms(workers, TrainersRoom(runner, builder.trainers(), run.watch))
         run.watch.take()
-        while run.generation < config.generations:
+        while run.population:
             _check_space(run.store, config)
             run_generation(run, rooms, config)
         if run.state.evaluation is None:

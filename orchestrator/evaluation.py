@@ -94,7 +94,7 @@ def find(state: RunState, who: str) -> Individual:
     if who in ("champion", "founder"):
         if not state.history:
             raise UsageError(f"--who {who}: the run has no finished generation yet; wait for one or give an id")
-        champion = state.everyone[state.history[-1].selection.survivors[0]]
+        champion = state.everyone[state.history[-1].champion]
         return champion if who == "champion" else founder_of(state, champion)
     if who not in state.everyone:
         raise UsageError(
@@ -132,6 +132,7 @@ def row(
         high=high,
         ends=dict(sorted(ends.items())),
         measures=_measures(world, lives),
+        values=tuple(means.tolist()),
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 from pydantic import Field, ValidationError
 
-from orchestrator.fitness import Estimate, Fitness
+from orchestrator.fitness import Estimate, Fitness, ranked
 from orchestrator.selection import Selection
 from telemetry.failures import StateError
 from telemetry.journal import Entry
@@ -80,6 +80,11 @@ class GenerationCommitted(Record):
     seconds: dict[str, float]
     """Wall time by phase: rollout, training, other."""
 
+    @property
+    def champion(self) -> str:
+        """The fittest individual, whoever was drawn to survive."""
+        return ranked(self.fitness)[0].individual
+
 
 class EvaluationRow(Record):
     """How one player fared on the held-out worlds, by the run's own fitness."""
@@ -97,6 +102,8 @@ class EvaluationRow(Record):
     ends: dict[str, int]
     measures: dict[str, Estimate] = Field(default_factory=dict)
     """What the world itself reports of these lives."""
+    values: tuple[float, ...] = ()
+    """Fitness by held-out world, in an order that is the same for everyone: for comparisons in pairs."""
 
 
 class Evaluated(Record):

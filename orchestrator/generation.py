@@ -57,16 +57,15 @@ class Rooms:
 
 def run_generation(run: Run, rooms: Rooms, config: RunConfig) -> None:
     """One turn: lives -> fitness -> selection -> births -> weights -> next generation."""
-    population, horizon, isles = run.population, rooms.workers.horizon, config.population.islands
+    population, horizon = run.population, rooms.workers.horizon
     for count in rungs(config):
         rooms.workers.live(population, count, run.generation, run.finished_lives(), run.acknowledge)
         lives = run.table("lives")
         population = standing(lives, population, count, config, horizon=horizon)
     fitness = score(lives, run.population, config.fitness, horizon=horizon, seed=config.seed)
-    selection = select(fitness, config.selection, rng(config.seed, "select", run.generation), isles=isles)
-    births = reproduce(
-        run.population, selection, config.reproduction, size=run.next_size, isles=isles, seed=config.seed
-    )
+    draw = rng(config.seed, "select", run.generation)
+    selection = select(fitness, config.selection, draw, isles=config.population.islands)
+    births = reproduce(run.population, selection, config.reproduction, run.next_brood())
     if births.jobs:
         lived = experience(run.table("steps"), lives, config.fitness, horizon=horizon)
         rooms.trainers.train(births.jobs, lived, run.state.births, run.publish)

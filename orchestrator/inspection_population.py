@@ -6,6 +6,7 @@ first parent's lineage, has an id that nobody had before it, and plays with the 
 
 from collections.abc import Iterator
 
+from orchestrator.budget import next_size
 from orchestrator.config import RunConfig
 from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
@@ -24,7 +25,7 @@ def check_populations(state: RunState, config: RunConfig) -> Iterator[Finding]:
             yield error(one.id, "is not a founder: it has another generation, parents or an adapter")
     for event in state.history:
         yield from _check_selection(event, population)
-        yield from _check_size(event, config)
+        yield from _check_size(event, state, config)
         for one in event.population:
             if one.id in ids:
                 yield error(one.id, f"was born into generation {event.generation + 1}, but the id was used before")
@@ -44,8 +45,8 @@ def _check_selection(event: GenerationCommitted, population: tuple[Individual, .
         yield error(where, f"its elites {selection.elites} are not all of them survivors, or not in their order")
 
 
-def _check_size(event: GenerationCommitted, config: RunConfig) -> Iterator[Finding]:
-    expected = config.population.size if event.generation + 1 < config.generations else 0
+def _check_size(event: GenerationCommitted, state: RunState, config: RunConfig) -> Iterator[Finding]:
+    expected = next_size(state, event.generation, config)
     if len(event.population) != expected:
         yield error(f"generation {event.generation + 1}", f"has {len(event.population)} members, expected {expected}")
 

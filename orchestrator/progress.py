@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from orchestrator.config import RunConfig
+from orchestrator.config import BudgetConfig, RunConfig
 from orchestrator.events import BirthCommitted, Evaluated, Event, GenerationCommitted, LivesCommitted
 from orchestrator.state import RunState
 from telemetry.records import Individual
@@ -40,6 +40,8 @@ class Progress:
     seconds: tuple[float, ...] = ()
     """Wall time of past generations."""
     evaluated: bool = False
+    metered: bool = False
+    """A budget may end the run before its last generation."""
 
     @property
     def lives_done(self) -> int:
@@ -52,7 +54,7 @@ class Progress:
     @property
     def phase(self) -> str:
         """What is going on, in one word."""
-        if self.generation >= self.generations:
+        if not self.population:
             return "done" if self.evaluated else "evaluating"
         if self.lives_done < self.lives_planned:
             return "living"
@@ -63,7 +65,7 @@ class Progress:
 
         now: monotonic time.
         """
-        if not self.seconds or self.generation >= self.generations:
+        if not self.seconds or not self.population or self.metered:
             return None
         return max(0.0, fmean(self.seconds) * (self.generations - self.generation) - (now - self.begun))
 
@@ -89,6 +91,7 @@ def progress_of(state: RunState, config: RunConfig, now: float) -> Progress:
         last=state.history[-1] if state.history else None,
         seconds=tuple(_total(event) for event in state.history),
         evaluated=state.evaluation is not None,
+        metered=config.budget != BudgetConfig(),
     )
 
 

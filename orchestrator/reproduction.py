@@ -8,6 +8,7 @@ import numpy as np
 from orchestrator.config import ReproductionConfig
 from orchestrator.population import in_order, individual_id, islands, perturb
 from orchestrator.selection import Selection
+from orchestrator.strategy import mutate_strategy
 from telemetry.records import Genome, Hyperparameters, Individual
 from telemetry.seeds import rng, seed63
 from trainer.config_operators import CrossoverConfig, ExtrapolatingCrossover
@@ -24,34 +25,41 @@ class Births:
     """One per newborn."""
 
 
+@dataclass(frozen=True)
+class Brood:
+    """What the next generation is to be."""
+
+    size: int
+    """Individuals; 0 after the run's last generation."""
+    seed: int
+    """Of the run."""
+    isles: int = 1
+    founding: tuple[str, ...] = ()
+    """Strategies of the founders, whose sentences mutants may take over."""
+
+
 def reproduce(
-    population: Sequence[Individual],
-    selection: Selection,
-    config: ReproductionConfig,
-    *,
-    size: int,
-    isles: int = 1,
-    seed: int,
+    population: Sequence[Individual], selection: Selection, config: ReproductionConfig, brood: Brood
 ) -> Births:
-    """A next generation of `size` individuals; none when `size` is 0 (the run's last generation).
+    """The next generation: elites as they are, and a training job for every newborn.
 
     First parents are taken in turn from the survivors of an island, fittest first, so that every surviving lineage
     breeds and the fittest breed most.
     """
-    if size == 0:
+    if brood.size == 0:
         return Births(elites=(), jobs=())
     generation = population[0].generation + 1
     elites: list[Individual] = []
     jobs: list[TrainingJob] = []
-    homes = _by_island(population, selection, isles)
-    migrate = isles > 1 and config.migration > 0 and generation % config.migration == 0
-    for island, places in enumerate(islands(size, isles)):
+    homes = _by_island(population, selection, brood.isles)
+    migrate = brood.isles > 1 and config.migration > 0 and generation % config.migration == 0
+    for island, places in enumerate(islands(brood.size, brood.isles)):
         ids = [individual_id(generation, place) for place in places]
         unchanged = [one for one in homes[island] if one.id in selection.elites][: len(ids)]
         elites += [_elite(one, new) for one, new in zip(unchanged, ids, strict=False)]
         parents = homes[island] + (homes[island - 1][:1] if migrate else [])
         newborns = ids[len(unchanged) :]
-        jobs += [_birth(parents, born, child, config, seed) for born, child in enumerate(newborns)]
+        jobs += [_birth(parents, born, child, config, brood) for born, child in enumerate(newborns)]
     return Births(elites=tuple(elites), jobs=tuple(jobs))
 
 
@@ -67,9 +75,9 @@ def _elite(old: Individual, new: str) -> Individual:
 
 
 def _birth(
-    survivors: Sequence[Individual], born: int, child_id: str, config: ReproductionConfig, seed: int
+    survivors: Sequence[Individual], born: int, child_id: str, config: ReproductionConfig, brood: Brood
 ) -> TrainingJob:
-    draw = rng(seed, "reproduce", child_id)
+    draw = rng(brood.seed, "reproduce", child_id)
     first = survivors[born % len(survivors)]
     others = [one for one in survivors if one is not first]
     second = others[draw.integers(len(others))] if others and draw.random() < config.crossover else None
@@ -81,7 +89,7 @@ def _birth(
         generation=first.generation + 1,
         lineage=first.lineage,
         parents=tuple(weights),
-        genome=_inherit(first, second, config, draw),
+        genome=_inherit(first, second, config, brood.founding, draw),
     )
     return TrainingJob(
         child=child,
@@ -91,7 +99,7 @@ def _birth(
         ),
         crossover=config.weight_crossover,
         mutation=config.weight_mutation,
-        seed=seed63(seed, "train", child_id),
+        seed=seed63(brood.seed, "train", child_id),
     )
 
 
@@ -112,7 +120,11 @@ def _weights(
 
 
 def _inherit(
-    first: Individual, second: Individual | None, config: ReproductionConfig, draw: np.random.Generator
+    first: Individual,
+    second: Individual | None,
+    config: ReproductionConfig,
+    founding: Sequence[str],
+    draw: np.random.Generator,
 ) -> Genome:
     numbers = first.genome.hyperparameters
     decayed = Hyperparameters(
@@ -123,4 +135,7 @@ def _inherit(
     strategy = first.genome.strategy
     if second and config.mutate_strategy and draw.random() < 0.5:
         strategy = second.genome.strategy
-    return Genome(strategy=strategy, hyperparameters=perturb(decayed, config.hyperparameter_mutation, draw))
+    perturbed = perturb(decayed, config.hyperparameter_mutation, draw)
+    if config.strategy_mutation > 0 and draw.random() < config.strategy_mutation:
+        strategy = mutate_strategy(strategy, founding, draw)
+    return Genome(strategy=strategy, hyperparameters=perturbed)

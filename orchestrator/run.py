@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from pydantic import ValidationError
 
+from orchestrator.budget import next_brood
 from orchestrator.config import RunConfig
 from orchestrator.events import (
     FORMAT,
@@ -25,7 +26,7 @@ from orchestrator.events import (
 )
 from orchestrator.fitness import Fitness
 from orchestrator.population import founders, in_order
-from orchestrator.reproduction import Births
+from orchestrator.reproduction import Births, Brood
 from orchestrator.selection import Selection
 from orchestrator.state import RunState, apply, fold
 from orchestrator.stopwatch import Stopwatch
@@ -68,10 +69,9 @@ class Run:
     def generation(self) -> int:
         return self.state.generation
 
-    @property
-    def next_size(self) -> int:
-        """Individuals to found the next generation with; 0 in the last one."""
-        return self.config.population.size if self.generation + 1 < self.config.generations else 0
+    def next_brood(self) -> Brood:
+        """What is to follow the generation that lives now; to be asked once all its lives are committed."""
+        return next_brood(self.state, self.generation, self.config)
 
     def finished_lives(self) -> set[LifeKey]:
         """Committed lives of the generation that lives now."""
@@ -185,7 +185,7 @@ def _take_over(store: Store, journal: Journal, config: RunConfig) -> Run:
 
 def champion(state: RunState) -> Individual:
     """The fittest individual of the last committed generation."""
-    return state.everyone[state.history[-1].selection.survivors[0]]
+    return state.everyone[state.history[-1].champion]
 
 
 def config_of(state: RunState) -> RunConfig:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,31 @@ from telemetry.failures import UsageError
 
 MAX_BYTES = 1 << 20
 
+
+TAGS = frozenset(
+    [
+        "vllm",
+        "scripted",
+        "sft",
+        "kto",
+        "dpo",
+        "grpo",
+        "rmst",
+        "energy",
+        "result",
+        "custom",
+        "linear",
+        "extrapolation",
+        "ties",
+        "dare",
+        "subspace",
+        "gaussian",
+        "spectral",
+        "masking",
+    ]
+)
+"""Kinds of tagged unions: pydantic adds them to where a mistake is."""
+C = TypeVar("C", bound=BaseModel)
 
 MAX_DEPTH = 20
 MAX_DIGITS = 1000
@@ -94,6 +119,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises UsageError with one line that names the file, the field, what was got and what was expected.
     """
+    document = read(path)
+    for override in overrides:
+        assign(document, override)
+    return validate(document, str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The YAML mapping in a file. Raises UsageError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -101,10 +134,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_BYTES:
         raise UsageError(f"{path}: got more than {MAX_BYTES} bytes, expected a run file")
-    document = parse(data, str(path))
-    for override in overrides:
-        assign(document, override)
-    return validate(document, str(path))
+    return parse(data, str(path))
 
 
 def override(document: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
@@ -156,11 +186,16 @@ def _yaml_reason(error: Exception) -> str:
 
 def validate(document: dict[str, Any], where: str) -> RunConfig:
     """The run configuration in a parsed document. Raises UsageError."""
+    return validate_as(RunConfig, document, where)
+
+
+def validate_as(model: type[C], document: dict[str, Any], where: str) -> C:
+    """A parsed document as a configuration of this type. Raises UsageError."""
     try:
         # Through JSON: its strict mode takes lists for tuples but neither true nor "3" for a number.
-        return RunConfig.model_validate_json(json.dumps(document), strict=True)
+        return model.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        raise UsageError(f"{where}: {_explain(error)}") from error
+        raise UsageError(f"{where}: {_explain(error, model)}") from error
 
 
 def assign(document: dict[str, Any], override: str) -> None:
@@ -176,18 +211,17 @@ def assign(document: dict[str, Any], override: str) -> None:
     node[parts[-1]] = _yaml(text, where)
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One line for the first mistake: dotted field, what was got, what was expected."""
     # A misspelt key is also a missing one; the misspelling is the better news.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":
         return "text that is not Unicode, or nested too deep; write plain text and flat sections"
     # A tagged union adds the tag to the location, always before the last part.
-    tags = ("vllm", "scripted", "sft", "rmst", "custom")
-    location = [part for part in first["loc"][:-1] if part not in tags] + list(first["loc"][-1:])
+    location = [part for part in first["loc"][:-1] if part not in TAGS] + list(first["loc"][-1:])
     field = ".".join(_short(part).strip("'\"") for part in location)
     if first["type"] == "extra_forbidden":
-        return f"{field}: unknown key{_suggestion(location)}; remove it or correct its name"
+        return f"{field}: unknown key{_suggestion(location, model)}; remove it or correct its name"
     if first["type"] == "missing":
         return f"{field}: missing; add it"
     if first["type"] == "value_error":
@@ -202,9 +236,9 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _suggestion(location: Sequence[int | str]) -> str:
+def _suggestion(location: Sequence[int | str], root: type[BaseModel]) -> str:
     known: set[str] = set()
-    for model in _models_at(RunConfig, list(location[:-1])):
+    for model in _models_at(root, list(location[:-1])):
         known |= set(model.model_fields)
     close = difflib.get_close_matches(str(location[-1]), sorted(known), n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""

@@ -71,5 +71,10 @@ def _softmax(count: int, keep: int, safe: int, config: SelectionConfig, rng: np.
     return [*range(safe), *(safe + int(place) for place in order[: keep - safe])]
 
 
-METHODS = {"truncation": _truncation, "tournament": _tournament, "softmax": _softmax}
+def _lottery(count: int, keep: int, safe: int, config: SelectionConfig, rng: np.random.Generator) -> list[int]:
+    others = safe + rng.permutation(count - safe)[: keep - safe]
+    return [*range(safe), *map(int, others)]
+
+
+METHODS = {"truncation": _truncation, "tournament": _tournament, "softmax": _softmax, "lottery": _lottery}
 """From (scored, places, elites) to the ranks that survive; rank 0 is the fittest."""

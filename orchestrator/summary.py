@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from statistics import fmean, median
 from typing import Any
 
+from orchestrator.budget import generation_of
 from orchestrator.config import RunConfig
 from orchestrator.events import EvaluationRow, GenerationCommitted, LivesCommitted
 from orchestrator.fitness import ranked
@@ -156,7 +157,7 @@ def status(state: RunState) -> dict[str, Any]:
     config = RunConfig.model_validate(state.created.config)
     summary = summarize(state, config)
     keys = {"history", "training", "evaluation", "ancestry", "lineages", "ratios", "totals"}
-    planned = 0 if state.generation >= config.generations else config.population.size * config.population.lives
+    planned = len(state.population) * config.population.lives
     return {
         **summary.model_dump(mode="json", exclude=keys),
         "lives_committed": len(state.lives.get(state.generation, ())),
@@ -209,7 +210,7 @@ def _generation_row(event: GenerationCommitted, commits: list[LivesCommitted], s
 def _training_row(result: TrainingResult, state: RunState) -> TrainingRow:
     child = state.everyone.get(result.individual)
     return TrainingRow(
-        generation=int(result.individual[1:].partition("-")[0]),
+        generation=generation_of(result.individual),
         lineage=child.lineage if child else None,
         parents=child.parents if child else (),
         adapter=short(result.adapter),
@@ -220,7 +221,7 @@ def _training_row(result: TrainingResult, state: RunState) -> TrainingRow:
 def _champion(state: RunState) -> str | None:
     if state.finished:
         return state.finished.champion
-    return state.history[-1].selection.survivors[0] if state.history else None
+    return state.history[-1].champion if state.history else None
 
 
 def _ratios(rows: Iterable[EvaluationRow]) -> dict[str, float]:

@@ -22,7 +22,7 @@ def render(data: dict[str, Any]) -> str:
     not finished, or not even begun: its report says so.
     """
     begun = bool(data["history"])
-    return template().render(
+    return template("page.html.j2").render(
         data,
         fitness=fitness_chart(data) if begun else None,
         ends=ends_chart(data) if begun else None,
@@ -33,9 +33,19 @@ def render(data: dict[str, Any]) -> str:
     )
 
 
+def render_comparison(data: dict[str, Any]) -> str:
+    """The page of an experiment.
+
+    data: name, environment, model, fitness_kind, seeds, worlds, and rows as `orchestrator.comparison.ArmRow`, the
+    reference first.
+    """
+    bars = interval_bars([{**row["fitness"], "mean": row["fitness"]["value"]} for row in data["rows"]])
+    return template("comparison.html.j2").render(data, bars=bars)
+
+
 @cache
-def template() -> Template:
-    """The page without data; compiling it takes longer than filling it in."""
+def template(name: str) -> Template:
+    """A page without data; compiling it takes longer than filling it in."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -44,4 +54,4 @@ def template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)

@@ -13,12 +13,13 @@ from typing import Any
 
 from orchestrator.experience import experience
 from orchestrator.fitness import score
-from orchestrator.reproduction import reproduce
+from orchestrator.reproduction import Brood, reproduce
 from orchestrator.rooms import find_model
 from orchestrator.selection import select
 from orchestrator.state import fold
 from telemetry.journal import Journal
 from telemetry.ledger import Ledger
+from telemetry.seeds import rng
 from telemetry.store import open_store
 from tests.bench.rollout import configuration
 from trainer.config import TrainerConfig
@@ -36,9 +37,8 @@ def task(directory: Path) -> tuple[TrainerConfig, TrainingJob, Any]:
     ledger = Ledger(store)
     lives, steps = (ledger.read(name, version=state.tables[name]) for name in ("lives", "steps"))
     fitness = score(lives, state.population, config.fitness, horizon=60, seed=config.seed)
-    births = reproduce(
-        state.population, select(fitness, config.selection), config.reproduction, size=4, seed=config.seed
-    )
+    selection = select(fitness, config.selection, rng(config.seed, "select", 0))
+    births = reproduce(state.population, selection, config.reproduction, Brood(4, config.seed))
     objective = config.trainer.objective.model_copy(update={"max_examples": EXAMPLES, "threshold": 0.0, "epochs": 1})
     lived = experience(steps, lives, config.fitness, horizon=60)
     return config.trainer.model_copy(update={"objective": objective}), births.jobs[0], lived

@@ -20,7 +20,7 @@ from orchestrator.events import (
 )
 from orchestrator.fitness import Fitness
 from orchestrator.population import founders
-from orchestrator.reproduction import Births, reproduce
+from orchestrator.reproduction import Births, Brood, reproduce
 from orchestrator.selection import select
 from orchestrator.state import RunState, apply
 from telemetry.journal import decode, encode
@@ -111,9 +111,9 @@ def _events(state: RunState, config: RunConfig) -> Iterator[Event]:
         for commit in range(2):
             yield _lives(state, config, commit)
         fitness = tuple(_fitness(one, config) for one in state.population)
-        selection = select(fitness, config.selection)
+        selection = select(fitness, config.selection, rng(config.seed, "select", generation))
         size = config.population.size if generation + 1 < config.generations else 0
-        births = reproduce(state.population, selection, config.reproduction, size=size, seed=config.seed)
+        births = reproduce(state.population, selection, config.reproduction, Brood(size, config.seed))
         for job in births.jobs:
             yield BirthCommitted(generation=generation, result=_trained(job.child))
         yield GenerationCommitted(

@@ -153,7 +153,7 @@ class DirectTrainers:
 def drive(run: Run, levers: Levers | None = None) -> RunState:
     """Turns the loop until the run is finished. Raises Interrupted where the levers say so."""
     rooms = Rooms(DirectWorkers(run.store, run.config, levers or Levers()), DirectTrainers(run.store, run.config))
-    while run.generation < run.config.generations:
+    while run.population:
         run_generation(run, rooms, run.config)
     run.finish(champion(run.state).id)
     return run.state

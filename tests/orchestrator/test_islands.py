@@ -12,7 +12,7 @@ from orchestrator.config import FounderConfig, PopulationConfig, ReproductionCon
 from orchestrator.fitness import Fitness
 from orchestrator.inspection import verify
 from orchestrator.population import founders, in_order, individual_id, islands
-from orchestrator.reproduction import Births, reproduce
+from orchestrator.reproduction import Births, Brood, reproduce
 from orchestrator.run import config_of
 from orchestrator.selection import Selection, select
 from telemetry.ledger import Ledger
@@ -43,7 +43,7 @@ def chosen(generation: int = 0, isles: int = 3, elites: int = 1) -> Selection:
 
 def births(generation: int = 0, isles: int = 3, **dials: object) -> Births:
     config = ReproductionConfig.model_validate({"crossover": 1.0} | dials)
-    return reproduce(people(generation), chosen(generation, isles), config, size=SIZE, isles=isles, seed=3)
+    return reproduce(people(generation), chosen(generation, isles), config, Brood(SIZE, 3, isles))
 
 
 def place(identifier: str) -> int:

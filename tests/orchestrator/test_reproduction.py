@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config import FounderConfig, PopulationConfig, ReproductionConfig
 from orchestrator.population import founders, individual_id
-from orchestrator.reproduction import Births, reproduce
+from orchestrator.reproduction import Births, Brood, reproduce
 from orchestrator.selection import Selection
 from telemetry.records import Individual
 from telemetry.seeds import rng
@@ -29,7 +29,9 @@ def selection_of(people: tuple[Individual, ...], alive: int, elites: int) -> Sel
 def births(alive: int = 3, elites: int = 1, size: int = 6, seed: int = SEED, **dials: object) -> Births:
     people = population()
     config = ReproductionConfig.model_validate(dials)
-    return reproduce(people, selection_of(people, alive, elites), config, size=size, seed=seed)
+    return reproduce(
+        people, selection_of(people, alive, elites), config, Brood(size, seed, founding=("Wait. See.", "Be brave."))
+    )
 
 
 def test_same_inputs_same_births() -> None:
@@ -40,8 +42,8 @@ def test_same_inputs_same_births() -> None:
 def test_the_order_of_the_population_does_not_matter() -> None:
     people = population()
     selection, config = selection_of(people, 3, 1), ReproductionConfig()
-    forwards = reproduce(people, selection, config, size=6, seed=SEED)
-    assert reproduce(people[::-1], selection, config, size=6, seed=SEED) == forwards
+    forwards = reproduce(people, selection, config, Brood(6, SEED))
+    assert reproduce(people[::-1], selection, config, Brood(6, SEED)) == forwards
 
 
 def test_one_birth_does_not_depend_on_how_many_others_there_are() -> None:

@@ -1,0 +1,38 @@
+"""When a run is over: its generations are lived, or what it may spend is spent. Pure."""
+
+from collections import Counter
+
+from orchestrator.config import RunConfig
+from orchestrator.reproduction import Brood
+from orchestrator.state import RunState
+
+
+def next_brood(state: RunState, generation: int, config: RunConfig) -> Brood:
+    """What is to follow a generation whose lives are all committed."""
+    population = config.population
+    founding = tuple(founder.strategy for founder in population.founders)
+    return Brood(next_size(state, generation, config), config.seed, population.islands, founding)
+
+
+def next_size(state: RunState, generation: int, config: RunConfig) -> int:
+    """Individuals to follow a generation whose lives are all committed; 0 if the run ends with it.
+
+    It ends with the last generation, and before one that would exceed the budget if it took as much as this one.
+    """
+    budget = config.budget
+    lived: Counter[int] = Counter()
+    for commit in state.commits:
+        lived[commit.generation] += commit.decisions
+    trained: Counter[int] = Counter()
+    for child, result in state.births.items():
+        trained[generation_of(child)] += result.tokens
+    enough = all(
+        limit is None or sum(spent[past] for past in range(generation + 1)) + spent[generation] <= limit
+        for spent, limit in ((lived, budget.decisions), (trained, budget.training_tokens))
+    )
+    return config.population.size if enough and generation + 1 < config.generations else 0
+
+
+def generation_of(individual: str) -> int:
+    """The generation that an id names."""
+    return int(individual[1:].partition("-")[0])
