@@ -22,24 +22,8 @@ MAX_BYTES = 1 << 20
 
 TAGS = frozenset(
     [
-        "vllm",
-        "scripted",
-        "sft",
-        "kto",
-        "dpo",
-        "grpo",
-        "rmst",
-        "energy",
-        "result",
-        "custom",
-        "linear",
-        "extrapolation",
-        "ties",
-        "dare",
-        "subspace",
-        "gaussian",
-        "spectral",
-        "masking",
+        *("vllm", "scripted", "sft", "kto", "dpo", "grpo", "rmst", "energy", "result", "custom"),
+        *("linear", "extrapolation", "ties", "dare", "subspace", "gaussian", "spectral", "masking"),
     ]
 )
 """Kinds of tagged unions: pydantic adds them to where a mistake is."""
