@@ -99,6 +99,7 @@ def _birth(
         ),
         crossover=config.weight_crossover,
         mutation=config.weight_mutation,
+        teacher=Parent(individual=survivors[0].id, adapter=survivors[0].genome.adapter, weight=0.0),
         seed=seed63(brood.seed, "train", child_id),
     )
 

@@ -95,6 +95,18 @@ class GrpoConfig(LearningConfig):
     """Weight of the divergence from the child's start."""
 
 
+class DistillConfig(LearningConfig):
+    """Do as the fittest would: its distribution over the actions becomes the child's, wherever the parents have been.
+
+    Minimises the divergence from teacher to student, KL(student || teacher) (Gu et al. 2024, arXiv 2306.08543); free
+    text is learned from the teacher's own lives (Kim & Rush 2016, arXiv 1606.07947).
+    """
+
+    kind: Literal["distill"] = "distill"
+    teacher: str | None = Field(default=None, min_length=1, max_length=1000)
+    """Directory of a larger model with the same tokenizer; null is the fittest survivor."""
+
+
 class ScriptedConfig(Config):
     """No learning at all: a small adapter drawn from a hash of the training set. For tests and dry runs."""
 
@@ -104,5 +116,5 @@ class ScriptedConfig(Config):
 
 
 ObjectiveConfig = Annotated[
-    SftConfig | KtoConfig | DpoConfig | GrpoConfig | ScriptedConfig, Field(discriminator="kind")
+    SftConfig | KtoConfig | DpoConfig | GrpoConfig | DistillConfig | ScriptedConfig, Field(discriminator="kind")
 ]

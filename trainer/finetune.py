@@ -52,7 +52,7 @@ class Trainer:
         self._config = config
         self._card = card
         self._shelf = Shelf(join_store(store_url))
-        self._objective = build(config, model_dir) if config.enabled else None
+        self._objective = build(config, model_dir, self._shelf.load) if config.enabled else None
 
     async def run(self, job: TrainingJob, steps: pa.Table) -> Trained:
         """Trains on committed `steps` (schema EXPERIENCE, or more).

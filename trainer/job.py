@@ -30,6 +30,8 @@ class TrainingJob(Record):
     mutation: MutationConfig
     """What happens to the combination before it is trained."""
     seed: int = Field(ge=0)
+    teacher: Parent | None = None
+    """The fittest survivor of the island; null where nobody is to be learned from."""
 
 
 class TrainingResult(Record):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from telemetry.adapters import LoraWeights
 from telemetry.records import BaseModelCard, Genome, Hyperparameters, Individual
 from trainer.config_operators import GaussianMutation, LinearCrossover
 from trainer.examples import EXPERIENCE
@@ -33,6 +34,11 @@ def job(
         mutation=GaussianMutation(strength=mutation),
         seed=seed,
     )
+
+
+def nobody(adapter: str) -> LoraWeights:
+    """A shelf for those who ask for no adapter."""
+    raise AssertionError(f"asked for {adapter}")
 
 
 def steps(lives: Sequence[Life], died: Sequence[int] = ()) -> pa.Table:

@@ -1,5 +1,6 @@
-"""KTO, DPO and GRPO: which decisions they learn, and their losses against TRL's own on the same numbers."""
+"""KTO, DPO, GRPO and distillation: which decisions they learn, their losses by the papers, and that they learn."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 
 from telemetry import models
+from telemetry.failures import UsageError
 from tests import tiny
-from tests.trainer.builders import job, steps
+from tests.trainer.builders import job, nobody, steps
 from trainer.config import LoraConfig, TrainerConfig
-from trainer.config_objectives import DpoConfig, GrpoConfig, KtoConfig, LearningConfig
-from trainer.examples import NoExamples, decisions
+from trainer.config_objectives import DistillConfig, DpoConfig, GrpoConfig, KtoConfig, LearningConfig, SftConfig
+from trainer.examples import Examples, NoExamples, decisions
+from trainer.job import Parent
 from trainer.lowrank import fresh
 from trainer.objectives import build
 from trainer.objectives.dpo import Dpo, pairs
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.real
 
 PARENTS = job(("g000-000", None, 0.5), ("g000-001", None, 0.5))
 GOOD, BAD = [("wait", 0.0), ("eat", 5.0), ("north", 0.0)], [("wait", 0.0), ("north", -5.0), ("rest", 0.0)]
+LORA = LoraConfig(rank=4, alpha=8)
 WALKS = [("g000-000", 0, GOOD), ("g000-001", 0, BAD), ("g000-000", 1, GOOD), ("g000-001", 1, GOOD)]
 
 
@@ -44,6 +48,7 @@ def batch(examples: int, tokens: int = 1, seed: int = 0, **columns: torch.Tensor
         "drawn": -3 * torch.rand(count, generator=draw),
         "reference": -3 * torch.rand(count, generator=draw),
         "divergence": torch.rand(count, generator=draw),
+        "known": torch.ones(count, dtype=torch.bool),
     }
     return Batch(**(made | columns))
 
@@ -171,12 +176,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=lambda config: f"{config.kind}-{config.likelihood}",
 )
 def test_what_went_well_becomes_likelier_and_what_went_badly_less(config: Any, model: Path) -> None:
-    from trainer.objectives.learned import _rows
-    from trainer.packing import collate
-
     card = models.card(model, "tiny")
-    settings = TrainerConfig(objective=config, lora=LoraConfig(rank=4, alpha=8), precision="fp32", threads=1)
-    objective: Any = build(settings, model)
+    settings = TrainerConfig(objective=config, lora=LORA, precision="fp32", threads=1)
+    objective: Any = build(settings, model, nobody)
     start = fresh(card, settings.lora, np.random.default_rng(0))
     task = job(("g000-000", None, 0.5), ("g000-001", None, 0.5), learning_rate=2e-2)
     table = steps([("g000-000", life, [("eat", 5.0), ("north", -5.0)] * 3) for life in range(4)])
@@ -184,13 +186,57 @@ def test_what_went_well_becomes_likelier_and_what_went_badly_less(config: Any, m
     fit = objective.fit(start, examples, task)
     assert np.isfinite(fit.losses).all()
 
-    def odds(weights: Any) -> float:
-        """How much likelier `eat` is than `north` at the first prompt."""
-        rows = _rows(examples, config.likelihood == "legal")[:1]
-        pair = [rows[0] | {"completion_ids": [100 + len(action)]} for action in ("eat", "north")]
-        with objective.policy.wearing(weights) as wearing, torch.no_grad():
-            found = [objective.policy.likelihoods(wearing, row) for row in collate(pair)["rows"]]
-        taken = torch.cat([one.taken for one in found])
-        return float(taken[0] - taken[1])
+    assert odds(objective, examples, fit.weights) > odds(objective, examples, start) + 0.5
 
-    assert odds(fit.weights) > odds(start) + 0.5
+
+def odds(objective: Any, examples: Examples, weights: Any) -> float:
+    """How much likelier `eat` is than `north` at the first prompt."""
+    from trainer.objectives.learned import _rows
+    from trainer.packing import collate
+
+    rows = _rows(examples, objective.config.likelihood == "legal")[:1]
+    pair = [rows[0] | {"completion_ids": [100 + len(action)]} for action in ("eat", "north")]
+    with objective.policy.wearing(weights) as wearing, torch.no_grad():
+        found = [objective.policy.likelihoods(wearing, row) for row in collate(pair)["rows"]]
+    taken = torch.cat([one.taken for one in found])
+    return float(taken[0] - taken[1])
+
+
+def test_a_student_comes_to_play_as_the_fittest_does(model: Path) -> None:
+    """What was recorded does not matter: the records are of bad decisions, the teacher likes to eat."""
+    card = models.card(model, "tiny")
+    good_decisions = SftConfig(epochs=12, batch_size=4, lookahead=1, threshold=0.5)
+    sft = TrainerConfig(objective=good_decisions, lora=LORA, precision="fp32", threads=1)
+    task = job(("g000-000", None, 1.0), learning_rate=2e-2)
+    start = fresh(card, LORA, np.random.default_rng(0))
+    good = steps([("g000-000", life, [("eat", 5.0), ("north", -5.0)] * 3) for life in range(4)])
+    cloning: Any = build(sft, model, nobody)
+    champion = cloning.fit(start, cloning.examples(good, task), task).weights
+    settings = sft.model_copy(update={"objective": DistillConfig(epochs=12, batch_size=4)})
+    objective: Any = build(settings, model, {"champion": champion}.__getitem__)
+    bad = steps([("g000-000", life, [("north", -5.0), ("rest", 1.0)] * 3) for life in range(4)])
+    taught = task.model_copy(update={"teacher": Parent(individual="g000-003", adapter="champion", weight=0.0)})
+    examples = objective.examples(bad, taught)
+    fit = objective.fit(start, examples, taught)
+    assert odds(objective, examples, fit.weights) > 0.5 * odds(objective, examples, champion)
+    assert odds(objective, examples, champion) > odds(objective, examples, start) + 1
+    assert fit.losses[-1] < 0.3 * fit.losses[0]
+    untaught = objective.fit(start, examples, task.model_copy(update={"teacher": None}))
+    assert abs(untaught.losses[0]) < 1e-5, "the untouched model has nothing to teach itself"
+
+
+def test_a_larger_teacher_must_know_the_same_words(model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    settings = TrainerConfig(objective=DistillConfig(teacher=str(other)), lora=LORA, precision="fp32", threads=1)
+    objective: Any = build(settings, model, nobody)
+    assert objective.larger is not None
+    examples = objective.examples(steps(WALKS), PARENTS)
+    task = PARENTS
+    fit = objective.fit(fresh(models.card(model, "tiny"), LORA, np.random.default_rng(0)), examples, task)
+    assert abs(fit.losses[0]) < 1e-5, "it is the same model"
+    (other / "tokenizer.json").write_text((other / "tokenizer.json").read_text() + " ")
+    with pytest.raises(UsageError, match=r"objective\.teacher: got .*other, expected a model with the tokenizer"):
+        build(settings, model, nobody)
+    with pytest.raises(UsageError, match="No such file"):
+        build(settings.model_copy(update={"objective": DistillConfig(teacher=str(tmp_path / "none"))}), model, nobody)

@@ -4,6 +4,7 @@ An objective is built once per trainer process, with the base model's directory,
 training set after another. Its module, and with it torch, is imported only when it is built.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -44,12 +45,15 @@ class Objective(Protocol):
         ...
 
 
-OBJECTIVES = {"sft": "Sft", "kto": "Kto", "dpo": "Dpo", "grpo": "Grpo", "scripted": "Scripted"}
+Load = Callable[[str], LoraWeights]
+"""The adapter of this content id."""
+
+OBJECTIVES = {"sft": "Sft", "kto": "Kto", "dpo": "Dpo", "grpo": "Grpo", "distill": "Distill", "scripted": "Scripted"}
 """Class by the `kind` of the objective's config; its module is called like the kind."""
 
 
-def build(config: TrainerConfig, model: Path | None) -> Objective:
+def build(config: TrainerConfig, model: Path | None, load: Load) -> Objective:
     """The configured objective, for the base model in a directory; None for the scripted engine, which has none."""
     kind = config.objective.kind
-    objective: Objective = getattr(import_module(f"trainer.objectives.{kind}"), OBJECTIVES[kind])(config, model)
+    objective: Objective = getattr(import_module(f"trainer.objectives.{kind}"), OBJECTIVES[kind])(config, model, load)
     return objective

@@ -1,5 +1,7 @@
 """Direct preference optimisation: of two decisions in the same situation, the better over the worse."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +10,11 @@ import pyarrow.compute as pc
 import torch
 from torch.nn.functional import logsigmoid
 
+from telemetry.adapters import LoraWeights
 from trainer.config_objectives import DpoConfig
 from trainer.examples import Codes, Decisions, Examples, NoExamples, codes, decisions, in_rounds
 from trainer.job import TrainingJob
-from trainer.objectives.learned import Batch, Learned
+from trainer.objectives.learned import Batch, Learned, Reference
 
 
 class Dpo(Learned[DpoConfig]):
@@ -19,10 +22,11 @@ class Dpo(Learned[DpoConfig]):
 
     kind = "dpo"
 
-    @property
-    def needs_reference(self) -> bool:
-        """Always."""
-        return True
+    @contextmanager
+    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference | None]:
+        """Where the child starts."""
+        with self.policy.wearing(start) as model:
+            yield self.policy, model
 
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """Pairs in rows: the better decision, then the worse one after the better one's prompt."""

@@ -1,5 +1,7 @@
 """Group-relative policy optimisation on recorded decisions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +9,11 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from telemetry.adapters import LoraWeights
 from trainer.config_objectives import GrpoConfig
 from trainer.examples import Codes, Examples, NoExamples, Values, decisions, in_rounds
 from trainer.job import TrainingJob
-from trainer.objectives.learned import Batch, Learned
+from trainer.objectives.learned import Batch, Learned, Reference
 
 
 class Grpo(Learned[GrpoConfig]):
@@ -18,10 +21,14 @@ class Grpo(Learned[GrpoConfig]):
 
     kind = "grpo"
 
-    @property
-    def needs_reference(self) -> bool:
-        """Where the divergence from it counts."""
-        return self.config.beta > 0
+    @contextmanager
+    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference | None]:
+        """Where the child starts, if the divergence from it counts."""
+        if self.config.beta == 0:
+            yield None
+        else:
+            with self.policy.wearing(start) as model:
+                yield self.policy, model
 
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """Decisions far from their group's mean, in rounds over the actions; values are their advantages.
@@ -48,7 +55,7 @@ class Grpo(Learned[GrpoConfig]):
         """Advantage times log-likelihood, weighted by truncated importance ratios; mean over the tokens."""
         ratio = (batch.taken - batch.drawn).exp().clamp(max=self.config.max_ratio).detach()
         gain = (ratio * batch.value[batch.example] * batch.taken).mean()
-        return self.config.beta * batch.divergence.mean() - gain
+        return self.config.beta * batch.divergence.mean() - gain if self.config.beta > 0 else -gain
 
 
 def _drawn(rows: pa.Table, config: GrpoConfig) -> list[list[float]]:

@@ -6,6 +6,8 @@ Loss is taken on completion tokens only: what the world said is never learned.
 import math
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -25,11 +27,15 @@ from trainer.config import TrainerConfig
 from trainer.config_objectives import LearningConfig
 from trainer.examples import Examples
 from trainer.job import TrainingJob
-from trainer.objectives import Fit, TrainingFailed
+from trainer.objectives import Fit, Load, TrainingFailed
 from trainer.packing import Likelihoods, Row, collate
 from trainer.policy import Policy, weights_of
 
 C = TypeVar("C", bound=LearningConfig)
+
+
+Reference = tuple[Policy, Any]
+"""A policy, and the model of it that wears what is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class Batch:
     """[tokens]: log-probability before training; empty where the objective does not ask."""
     divergence: torch.Tensor
     """[tokens]: Kullback-Leibler divergence from the reference where each was drawn; empty likewise."""
+    known: torch.Tensor
+    """[tokens]: true where the choices are known, and the divergence exact."""
 
     def sums(self, tokens: torch.Tensor) -> torch.Tensor:
         """[examples]: sum over the tokens of each."""
@@ -59,7 +67,7 @@ class Learned(ABC, Generic[C]):
 
     kind: ClassVar[str]
 
-    def __init__(self, config: TrainerConfig, model: Path | None) -> None:
+    def __init__(self, config: TrainerConfig, model: Path | None, load: Load) -> None:
         if config.objective.kind != self.kind:
             raise TypeError(f"objective {config.objective.kind!r} is not {self.kind}")
         if model is None:
@@ -68,11 +76,12 @@ class Learned(ABC, Generic[C]):
             )
         self.config: C = config.objective  # type: ignore[assignment]  # told apart by their kind
         self.policy = Policy(config, model)
+        self.load = load
 
-    @property
-    def needs_reference(self) -> bool:
-        """The loss compares with what the start of the child would have done."""
-        return False
+    @contextmanager
+    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference | None]:
+        """What the loss compares with, where it does."""
+        yield None
 
     @abstractmethod
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
@@ -85,9 +94,10 @@ class Learned(ABC, Generic[C]):
     def fit(self, start: LoraWeights, examples: Examples, job: TrainingJob) -> Fit:
         """Trains `start`. Raises TrainingFailed as soon as a loss is not finite."""
         rows = _rows(examples, self.config.likelihood == "legal")
+        with self.reference(start, job) as reference:
+            if reference is not None:
+                self._refer(*reference, rows)
         with self.policy.wearing(start) as model, tempfile.TemporaryDirectory() as scratch:
-            if self.needs_reference:
-                self._refer(model, rows)
             order = batches(len(rows) // examples.group, self.config.epochs, job.seed)
             members = range(examples.group)
             dataset = Dataset.from_list([rows[index * examples.group + one] for index in order for one in members])
@@ -96,15 +106,15 @@ class Learned(ABC, Generic[C]):
             weights = weights_of(model, start)
         return Fit(weights, examples.tokens * self.config.epochs, trainer.losses)
 
-    def _refer(self, model: PeftModel, rows: list[dict[str, Any]]) -> None:
-        """Notes what the weights as they are would do."""
+    def _refer(self, policy: Policy, model: Any, rows: list[dict[str, Any]]) -> None:
+        """Notes what the reference would do."""
         size = self.config.batch_size
         with torch.no_grad():
             for start in range(0, len(rows), size):
                 part = rows[start : start + size]
                 for packed in collate(part)["rows"]:
                     row = {name: tensor.to(model.device) for name, tensor in packed.items()}
-                    found = self.policy.likelihoods(model, row)
+                    found = policy.likelihoods(model, row)
                     for example, taken, allowed in zip(row["example"].tolist(), *found, strict=True):
                         count = len(part[example]["choice_ids"])
                         part[example]["reference"].append(float(taken))
@@ -123,6 +133,7 @@ class Learned(ABC, Generic[C]):
             drawn=joined["logprobs"],
             reference=joined["reference"],
             divergence=torch.cat([_divergence(one, row) for one, row in zip(found, rows, strict=True)]),
+            known=torch.cat([(row["allowed"] >= 0).any(1) for row in rows]),
         )
 
     def _trainer(

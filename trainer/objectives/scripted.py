@@ -17,13 +17,13 @@ from trainer.config import TrainerConfig
 from trainer.config_objectives import ScriptedConfig, SftConfig
 from trainer.examples import Examples, decisions, good_decisions
 from trainer.job import TrainingJob
-from trainer.objectives import Fit
+from trainer.objectives import Fit, Load
 
 
 class Scripted:
     """Shifts weights by addressed noise. Needs no model, no torch."""
 
-    def __init__(self, config: TrainerConfig, model: Path | None) -> None:
+    def __init__(self, config: TrainerConfig, model: Path | None, load: Load) -> None:
         if not isinstance(config.objective, ScriptedConfig):
             raise TypeError(f"objective {config.objective.kind!r} is not scripted")
         self._shift = config.objective.shift
