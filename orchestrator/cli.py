@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator import cli_worlds
+from orchestrator import cli_experiments, cli_worlds
 from orchestrator.places import GENESIS, branch_of, open_existing, open_run, open_store
 from telemetry import __version__
 from telemetry.failures import ForagerError, StateError, UsageError
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_worlds.app)
+app.add_typer(cli_experiments.app)
 
 RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML).")]
 RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or store URL, e.g. runs/demo.")]
@@ -160,23 +161,6 @@ def evaluate(
 
     row = evaluate_one(store, state, who, lives)
     _print(row if json else {name: value for name, value in row.items() if name != "values"}, json)
-
-
-@app.command(epilog="Example: `forager compare deploy/experiments/forage.yaml`")
-def compare(
-    file: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="Experiment file (YAML).")],
-    store: Annotated[str, typer.Option(help="Directory or URL that holds experiments.")] = "runs",
-    json: Json = False,
-) -> None:
-    """Run evolution and its controls at equal compute, several seeds each, and say which of them is better."""
-    from orchestrator.compare import load_experiment, print_comparison, run_experiment
-
-    experiment, config = load_experiment(file)
-    rows = run_experiment(experiment, config, store)
-    if json:
-        _print([row.model_dump(mode="json") for row in rows], True)
-    else:
-        print_comparison(rows, config.fitness.kind, store, experiment.name)
 
 
 @app.command(epilog="Example: `forager verify runs/demo`")

@@ -86,7 +86,7 @@ def model_rows(room: WorkersRoom, players: Sequence[tuple[str, Individual]], wor
 
 def founder_of(state: RunState, individual: Individual) -> Individual:
     """The founder of an individual's lineage: its strategy on the untouched base model."""
-    return next(one for one in state.created.founders if one.lineage == individual.lineage)
+    return next(one for one in state.created.founders if one.lineage == individual.lineage).with_adapter(None)
 
 
 def find(state: RunState, who: str) -> Individual:

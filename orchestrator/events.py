@@ -21,6 +21,18 @@ FORMAT = 3
 BRANCH = r"^branch-\d+$"
 
 
+class Origin(Record):
+    """Where the founders of a transplanted run come from."""
+
+    run: str
+    model: BaseModelCard
+    """The base model of that run."""
+    generations: int
+    """That had been lived there."""
+    ancestry: dict[str, tuple[str, ...]]
+    """Lineage -> ids in that run, from its founder there to the individual whose place its founder here takes."""
+
+
 class RunCreated(Record):
     """Genesis: everything the run's results depend on."""
 
@@ -32,6 +44,8 @@ class RunCreated(Record):
     """The resolved run file."""
     model: BaseModelCard
     founders: tuple[Individual, ...]
+    origin: Origin | None = None
+    """null for a run whose founders are untouched."""
 
 
 class EpochOpened(Record):

@@ -21,7 +21,7 @@ def check_populations(state: RunState, config: RunConfig) -> Iterator[Finding]:
     if len(ids) != len(population) or len(population) != config.population.size:
         yield error("founders", f"got {len(ids)} distinct founders, expected {config.population.size}")
     for one in population:
-        if one.generation != 0 or one.parents or one.genome.adapter is not None:
+        if one.generation != 0 or one.parents or (one.genome.adapter is not None and state.created.origin is None):
             yield error(one.id, "is not a founder: it has another generation, parents or an adapter")
     for event in state.history:
         yield from _check_selection(event, population)

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from orchestrator.events import (
     Event,
     GenerationCommitted,
     LivesCommitted,
+    Origin,
     Rewound,
     RunCreated,
     RunFinished,
@@ -112,14 +113,7 @@ class Run:
 
     def commit(self, fitness: Sequence[Fitness], selection: Selection, births: Births) -> None:
         """Ends the generation that lives now: elites and newborns are the next population."""
-        newborns = tuple(
-            job.child.model_copy(
-                update={
-                    "genome": job.child.genome.model_copy(update={"adapter": self.state.births[job.child.id].adapter})
-                }
-            )
-            for job in births.jobs
-        )
+        newborns = tuple(job.child.with_adapter(self.state.births[job.child.id].adapter) for job in births.jobs)
         self._commit(
             GenerationCommitted(
                 generation=self.generation,
@@ -152,17 +146,34 @@ class Run:
 
 def create(store: Store, config: RunConfig, card: BaseModelCard) -> Run:
     """Starts a new run in an empty place. Raises UsageError when a run is there already."""
+    found(store, config, card)
+    return _take_over(store, Journal(store), config)
+
+
+def found(
+    store: Store,
+    config: RunConfig,
+    card: BaseModelCard,
+    adapters: Mapping[str, str | None] | None = None,
+    origin: Origin | None = None,
+    refs: Sequence[FileRef] = (),
+) -> None:
+    """Writes the first entry of a run.
+
+    adapters: of founders by id, for those of a transplanted run, whose `origin` it is; `refs` vouches for them. Raises
+    UsageError when a run is there already.
+    """
+    people = founders(config.population, config.reproduction.hyperparameter_mutation, rng(config.seed, "founders"))
     genesis = RunCreated(
         format=FORMAT,
         version=__version__,
         run=config.name,
         config=config.model_dump(mode="json"),
         model=card,
-        founders=founders(config.population, config.reproduction.hyperparameter_mutation, rng(config.seed, "founders")),
+        founders=tuple(one.with_adapter((adapters or {}).get(one.id)) for one in people),
+        origin=origin,
     )
-    journal = Journal(store)
-    journal.create(genesis.model_dump(mode="json"))
-    return _take_over(store, journal, config)
+    Journal(store).create(genesis.model_dump(mode="json"), refs)
 
 
 def reopen(store: Store, config: RunConfig) -> Run:

@@ -73,13 +73,16 @@ class Journal:
                 return entries
             self._unsaved.append(number)
 
-    def create(self, body: dict[str, Any]) -> "Writer":
-        """Found a run: the first entry, of kind `run`, which opens epoch 0. Raises UsageError if a run is here."""
+    def create(self, body: dict[str, Any], refs: Sequence[FileRef] = ()) -> "Writer":
+        """Found a run: the first entry, of kind `run`, which opens epoch 0. Raises UsageError if a run is here.
+
+        refs: objects that are there already and that the entry vouches for.
+        """
         taken = f"{self.store}: a run lives here already; resume it, or choose another store"
         if self.read():
             raise UsageError(taken)
         nonce = secrets.token_hex(16)
-        data = encode(0, NOTHING, 0, nonce, GENESIS, body)
+        data = encode(0, NOTHING, 0, nonce, GENESIS, body, refs)
         if not self.store.put_if_absent(key_of(0), data):
             raise UsageError(taken)
         return Writer(self.store, [decode(data, 0)])

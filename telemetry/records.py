@@ -51,6 +51,10 @@ class Individual(Record):
     """Ids in the generation before; the first one carries the lineage. Empty for founders."""
     genome: Genome
 
+    def with_adapter(self, adapter: str | None) -> "Individual":
+        """The same with other weights."""
+        return self.model_copy(update={"genome": self.genome.model_copy(update={"adapter": adapter})})
+
 
 class BaseModelCard(Record):
     """Identity and shape of a base model: what an adapter must fit."""

@@ -40,6 +40,10 @@ class Codec:
         """
         return self._first_tokens(tuple(actions))
 
+    def text(self, text: str) -> tuple[int, ...]:
+        """Token ids of plain text, none of them a control token."""
+        return self._encode(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, control tokens left out."""
         if self._tokenizer is None:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from telemetry.failures import UsageError
+from telemetry.records import BaseModelCard
+from workers.engine import ModelDescription
 
 SYSTEM, USER, ANSWER = "ZQSYSTEMQZ", "ZQUSERQZ", "ZQANSWERQZ"
 
@@ -17,9 +19,8 @@ def skeleton(directory: Path) -> tuple[Ids, Ids, Ids]:
     system turn gets the system text at the start of the user turn. Raises UsageError when there is no template.
     """
     from jinja2 import TemplateError
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    tokenizer = _tokenizer(directory)
     if not tokenizer.chat_template:
         raise UsageError(f"model {directory.name}: it has no chat template; expected an instruction-tuned model")
     try:
@@ -34,6 +35,17 @@ def skeleton(directory: Path) -> tuple[Ids, Ids, Ids]:
     return before_system, before_user, before_answer
 
 
+def description(directory: Path, card: BaseModelCard, *, context: int, capacity: int) -> ModelDescription:
+    """What agents and trainers must know of the model in a directory. Raises UsageError as `skeleton` does."""
+    tokenizer = str((directory / "tokenizer.json").resolve())
+    return ModelDescription(card, tokenizer, *skeleton(directory), context, capacity)
+
+
+def end_of(directory: Path) -> tuple[int, ...]:
+    """`end_of_turn` of the model in a directory."""
+    return end_of_turn(_tokenizer(directory))
+
+
 def end_of_turn(tokenizer: Any) -> tuple[int, ...]:
     """The token that the chat template puts behind an answer; empty when it puts none.
 
@@ -42,6 +54,12 @@ def end_of_turn(tokenizer: Any) -> tuple[int, ...]:
     text = _render(tokenizer, [("user", USER), ("assistant", ANSWER)], answered=True)
     behind = tokenizer.encode(text.partition(ANSWER)[2], add_special_tokens=False)
     return tuple(token for token in behind if token in tokenizer.all_special_ids)[:1]
+
+
+def _tokenizer(directory: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
 
 
 def _render(tokenizer: Any, turns: list[tuple[str, str]], *, answered: bool = False) -> str:

@@ -39,6 +39,12 @@ END = 1024
 Array = NDArray[np.float64]
 
 
+def description(capacity: int) -> ModelDescription:
+    """What agents must know of the model that there is none of."""
+    newline = (ord("\n"),)
+    return ModelDescription(CARD, BYTES, (), newline, newline, CONTEXT, capacity)
+
+
 class ScriptedEngine:
     """Implements the Engine protocol without a model."""
 
@@ -51,8 +57,7 @@ class ScriptedEngine:
         self._busy = asyncio.Lock()
 
     async def describe(self) -> ModelDescription:
-        newline = (ord("\n"),)
-        return ModelDescription(CARD, BYTES, (), newline, newline, CONTEXT, self._capacity)
+        return description(self._capacity)
 
     async def load(self, adapters: Sequence[str | None]) -> None:
         """Reads the adapters' weight changes. Raises UsageError for other modules, AdapterRefused for bad files."""

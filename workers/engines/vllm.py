@@ -16,7 +16,7 @@ from telemetry.failures import UsageError
 from telemetry.records import BaseModelCard
 from workers.config import VllmEngineConfig
 from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
-from workers.engines.chat import end_of_turn, skeleton
+from workers.engines.chat import description, end_of_turn
 from workers.engines.loop import CoreThread
 from workers.engines.merged import MergedServing, arithmetic
 from workers.engines.unmerged import UnmergedServing, slots
@@ -40,8 +40,7 @@ class VllmEngine:
         if config.serving == "merged" and config.gpus > 1:
             raise UsageError("engine.serving: got merged on several GPUs, expected lora when engine.gpus > 1")
         capacity = 1 if config.serving == "merged" else config.max_adapters
-        tokenizer = str((directory / "tokenizer.json").resolve())
-        self._description = ModelDescription(card, tokenizer, *skeleton(directory), config.context, capacity)
+        self._description = description(directory, card, context=config.context, capacity=capacity)
         self._thread = CoreThread(partial(_VllmCore, config, directory, card, adapter_path))
 
     async def describe(self) -> ModelDescription:
