@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from orchestrator.budget import next_brood
 from orchestrator.config import RunConfig
+from orchestrator.diversity import diversity
 from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
 from orchestrator.fitness import score
@@ -49,6 +50,9 @@ def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
         )
         findings += _compare(f"{_name(event)}: selection", event.selection, selection)
         findings += _births(event, population, state, config)
+        columns = ["individual", "action"]
+        steps = ledger.recall("steps", number, state.vouched(number), state.attempts(number), columns)
+        findings += _compare(f"{_name(event)}: diversity", event.diversity, diversity(steps, population))
         population = event.population
     return findings + list(_champion(state))
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 from pydantic import Field, ValidationError
 
+from orchestrator.diversity import Diversity
 from orchestrator.fitness import Estimate, Fitness, ranked
 from orchestrator.selection import Selection
 from telemetry.failures import StateError
@@ -91,6 +92,8 @@ class GenerationCommitted(Record):
     selection: Selection
     population: tuple[Individual, ...]
     """The next generation, adapters included; empty after the last one."""
+    diversity: Diversity
+    """How alike those who lived it played."""
     seconds: dict[str, float]
     """Wall time by phase: rollout, training, other."""
 

@@ -1,6 +1,7 @@
 """A living run in words: one line of plain text for each thing that happens. Pure."""
 
 from orchestrator.config import RunConfig
+from orchestrator.diversity import warning
 from orchestrator.events import BirthCommitted, Evaluated, Event, GenerationCommitted, RunFinished
 from orchestrator.fitness import ranked
 from orchestrator.observe import after, culled_by
@@ -37,7 +38,9 @@ def describe(event: Event, state: RunState) -> list[str]:
     if isinstance(event, BirthCommitted):
         return [_birth_line(event.result)]
     if isinstance(event, GenerationCommitted):
-        return [_generation_line(event, state), _ends_line(event, state)]
+        alarm = warning(event.diversity, len(event.fitness))
+        lines = [_generation_line(event, state), _ends_line(event, state)]
+        return [*lines, f"generation {event.generation}  {alarm}"] if alarm else lines
     if isinstance(event, Evaluated):
         return [
             f"held-out  {row.who}  {interval(row.mean, row.low, row.high)}  {ends_text(row.ends)}" for row in event.rows

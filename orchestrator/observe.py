@@ -77,6 +77,8 @@ class MetricsListener:
             population=len(alive),
             lineages=len(lineages(alive)),
             culled=len(culled_by(event, state)),
+            entropy=event.diversity.entropy,
+            behaviour=event.diversity.behaviour,
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.budget import next_brood
 from orchestrator.config import RunConfig
+from orchestrator.diversity import diversity
 from orchestrator.events import (
     FORMAT,
     BirthCommitted,
@@ -102,10 +103,11 @@ class Run:
             [*files, *self.ledger.between(self.state.tables, tables, files)],
         )
 
-    def table(self, name: str) -> pa.Table:
-        """Committed rows of the generation that lives now."""
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Committed rows of the generation that lives now; all columns, if none are named."""
         generation = self.generation
-        return self.ledger.recall(name, generation, self.state.vouched(generation), self.state.attempts(generation))
+        vouched, attempts = self.state.vouched(generation), self.state.attempts(generation)
+        return self.ledger.recall(name, generation, vouched, attempts, columns)
 
     def publish(self, result: TrainingResult, refs: Sequence[FileRef]) -> None:
         """Records how a newborn's training job ended."""
@@ -120,6 +122,7 @@ class Run:
                 fitness=tuple(fitness),
                 selection=selection,
                 population=in_order(births.elites + newborns),
+                diversity=diversity(self.table("steps", ["individual", "action"]), self.population),
                 seconds={phase: round(seconds, 3) for phase, seconds in self.watch.take().items()},
             ),
             "generation",

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.budget import generation_of
 from orchestrator.config import RunConfig
+from orchestrator.diversity import Diversity
 from orchestrator.events import EvaluationRow, GenerationCommitted, LivesCommitted
 from orchestrator.fitness import ranked
 from orchestrator.lineage import LineageRow, ancestry, lineage_rows, short
@@ -47,6 +48,7 @@ class GenerationRow(Record):
     """Number of lives by `died:<cause>`, `survived`, `censored`."""
     seconds: dict[str, float]
     """Wall time by phase."""
+    diversity: Diversity
 
 
 class TrainingRow(TrainingResult):
@@ -204,6 +206,7 @@ def _generation_row(event: GenerationCommitted, commits: list[LivesCommitted], s
         decisions=sum(commit.decisions for commit in commits),
         ends=ends_of(commits),
         seconds=event.seconds,
+        diversity=event.diversity,
     )
 
 

@@ -43,6 +43,12 @@ TABLE = (
     Declared("gauge", "forager_fitness_mean", "Mean fitness over the individuals of the last generation."),
     Declared("gauge", "forager_fitness_median", "Median fitness over the individuals of the last generation."),
     Declared("gauge", "forager_fitness_worst", "Fitness of the least fit individual of the last generation."),
+    Declared("gauge", "forager_action_entropy_bits", "Mean entropy of an individual's actions, last generation."),
+    Declared(
+        "gauge",
+        "forager_behaviour_divergence_bits",
+        "How differently the last generation's individuals acted; 0: alike.",
+    ),
     Declared("counter", "forager_lives_total", "Committed lives by how they ended.", ("end", "cause")),
     Declared("counter", "forager_steps_total", "Decisions of committed lives."),
     Declared("counter", "forager_prompt_tokens_total", "Prompt tokens of committed lives."),
@@ -140,12 +146,24 @@ class Metrics:
         self._counters["forager_training_tokens_total"].inc(tokens)
         self._counters["forager_training_seconds_total"].inc(seconds)
 
-    def generation(self, number: int, fitness: Sequence[float], *, population: int, lineages: int, culled: int) -> None:
+    def generation(
+        self,
+        number: int,
+        fitness: Sequence[float],
+        *,
+        population: int,
+        lineages: int,
+        culled: int,
+        entropy: float,
+        behaviour: float,
+    ) -> None:
         """A generation ended.
 
         number: the generation that lives next; fitness: of every individual that lived; population, lineages: alive
-        now; culled: lineages that just lost their last member.
+        now; culled: lineages that just lost their last member; entropy, behaviour: of its actions, in bits.
         """
+        self._gauges["forager_action_entropy_bits"].set(entropy)
+        self._gauges["forager_behaviour_divergence_bits"].set(behaviour)
         for statistic, value in (("best", max), ("mean", fmean), ("median", median), ("worst", min)):
             self._gauges[f"forager_fitness_{statistic}"].set(value(fitness))
         self._generation = number

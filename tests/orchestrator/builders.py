@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from orchestrator.config import RunConfig
+from orchestrator.diversity import Diversity
 from orchestrator.events import (
     FORMAT,
     BirthCommitted,
@@ -121,6 +122,7 @@ def _events(state: RunState, config: RunConfig) -> Iterator[Event]:
             fitness=fitness,
             selection=selection,
             population=_next(state, births),
+            diversity=Diversity(entropy=1.5, behaviour=0.25, strategies=3, adapters=4),
             seconds={"rollout": 61.0, "training": 74.5, "total": 141.0},
         )
     yield Evaluated(rows=tuple(_evaluation(state)))

@@ -62,6 +62,7 @@ def committed(generation: int, population: list[Individual]) -> dict[str, Any]:
         "fitness": [one.model_dump(mode="json") for one in fitness],
         "selection": selection.model_dump(mode="json"),
         "population": [one.model_dump(mode="json") for one in population],
+        "diversity": {"entropy": 1.0, "behaviour": 0.5, "strategies": 1, "adapters": 1},
         "seconds": {"total": 1.0},
     }
 

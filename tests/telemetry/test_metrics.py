@@ -60,7 +60,7 @@ def test_counters_add_up_and_gauges_hold_the_last_value() -> None:
     lived(metrics, {"died:starved": 3, "survived": 2})
     lived(metrics, {"died:starved": 1, "censored": 1})
     metrics.training("failed", tokens=7, seconds=1.5)
-    metrics.generation(1, [4.0, 1.0, 2.0, 9.0], population=4, lineages=2, culled=1)
+    metrics.generation(1, [4.0, 1.0, 2.0, 9.0], population=4, lineages=2, culled=1, entropy=1.5, behaviour=0.25)
     value = metrics.registry.get_sample_value
     assert value("forager_lives_total", {"end": "died", "cause": "starved"}) == 4
     assert value("forager_lives_total", {"end": "survived", "cause": ""}) == 2
@@ -134,7 +134,7 @@ def test_nothing_is_scraped_before_the_journal_is_replayed() -> None:
 
 def test_health_tells_run_generation_and_age_of_the_last_commit() -> None:
     metrics = opened()
-    metrics.generation(2, [1.0], population=1, lineages=1, culled=0)
+    metrics.generation(2, [1.0], population=1, lineages=1, culled=0, entropy=0.0, behaviour=0.0)
     metrics.committed(0.0)
     with serve(metrics, HOST, 0) as port:
         health = json.loads(fetch(port, "/health")[1])

@@ -53,6 +53,7 @@ def generation_row(generation: int, **changes: Any) -> dict[str, Any]:
         "decisions": 200,
         "ends": {"survived": 5, "died:starved": 12, "died:wolf": 2, "censored": 1},
         "seconds": {"rollout": 10.0, "total": 12.0},
+        "diversity": {"entropy": 1.25, "behaviour": 0.5, "strategies": 3, "adapters": 4},
     } | changes
 
 
