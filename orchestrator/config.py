@@ -252,10 +252,9 @@ class RunConfig(Config):
     def _check(self) -> "RunConfig":
         survivors = round(self.selection.survivors * (self.population.size // self.population.islands))
         if survivors < 1:
-            raise ValueError(
-                f"selection.survivors: {self.selection.survivors} of {self.population.size} individuals on"
-                f" {self.population.islands} islands leaves nobody; raise it"
-            )
+            people = f"{self.population.size}"
+            people += f" on {self.population.islands} islands" if self.population.islands > 1 else ""
+            raise ValueError(f"selection.survivors: {self.selection.survivors} of {people} leaves nobody; raise it")
         if self.selection.elites > survivors:
             raise ValueError(f"selection.elites: got {self.selection.elites}, but only {survivors} survive; lower it")
         if self.trainer.enabled and (self.engine.kind == "scripted") != (self.trainer.objective.kind == "scripted"):

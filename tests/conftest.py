@@ -21,6 +21,16 @@ GRPC_OFFSET = 10_000
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
+LONGEST = ("tests/system/test_real.py", "tests/workers/test_vllm_engine.py", "tests/system/test_compare.py")
+"""Begun first, so that no process waits for another at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest first."""
+    places = {path: place for place, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an empty bucket on a SeaweedFS server; its endpoint and credentials are in the environment."""

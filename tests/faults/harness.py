@@ -37,7 +37,7 @@ for module in (
     *("pydantic.type_adapter", "rich._emoji_codes", "typer._adapters", "typer._click.decorators"),
 ):
     import_module(module)
-page.template()
+page.template("page.html.j2")
 
 TINY = Path(__file__).with_name("tiny.yaml")
 WORKERS = min(4, os.cpu_count() or 1)
