@@ -21,7 +21,10 @@ GRPC_OFFSET = 10_000
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-LONGEST = ("tests/system/test_real.py", "tests/workers/test_vllm_engine.py", "tests/system/test_compare.py")
+LONGEST = tuple(
+    f"tests/{name}.py"
+    for name in ("system/test_real", "system/test_smoke", "faults/test_kill", "workers/test_vllm_engine")
+)
 """Begun first, so that no process waits for another at the end."""
 
 

