@@ -14,12 +14,12 @@ from orchestrator.config import RunConfig
 from orchestrator.diversity import diversity
 from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
-from orchestrator.fitness import score
-from orchestrator.halving import expected_lives
+from orchestrator.fitness import Fitness
 from orchestrator.population import founders, in_order
 from orchestrator.reproduction import reproduce
 from orchestrator.selection import select
 from orchestrator.state import RunState
+from orchestrator.trial import expected_lives, fitness_of, suspects
 from telemetry.ledger import Ledger
 from telemetry.records import Individual, Record
 from telemetry.seeds import rng, world_seed
@@ -39,12 +39,12 @@ def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
         # Where their weights come from is another run's to prove.
         found = tuple(one.with_adapter(None) for one in found)
     findings = list(_compare_all("founders", found, expected))
-    population = state.created.founders
+    population, before = state.created.founders, tuple[Fitness, ...]()
     for event in state.history:
         number = event.generation
         lives = ledger.recall("lives", number, state.vouched(number), state.attempts(number))
         findings += _worlds(event, lives, config)
-        findings += _fitness(event, lives, population, config, horizon)
+        findings += _fitness(event, lives, population, before, config, horizon)
         selection = select(
             event.fitness, config.selection, rng(config.seed, "select", number), isles=config.population.islands
         )
@@ -53,7 +53,7 @@ def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
         columns = ["individual", "action"]
         steps = ledger.recall("steps", number, state.vouched(number), state.attempts(number), columns)
         findings += _compare(f"{_name(event)}: diversity", event.diversity, diversity(steps, population))
-        population = event.population
+        population, before = event.population, event.fitness
     return findings + list(_champion(state))
 
 
@@ -79,7 +79,8 @@ def _compare_all(where: str, journal: Sequence[Record], expected: Sequence[Recor
 
 def _worlds(event: GenerationCommitted, lives: pa.Table, config: RunConfig) -> Iterator[Finding]:
     """Everybody must have faced the seeds of the generation; descendants those of whom they descend from."""
-    seeds = [world_seed(config.seed, event.generation, life) for life in range(config.population.lives)]
+    most = config.population.lives * (2 if event.suspects else 1)
+    seeds = [world_seed(config.seed, event.generation, life) for life in range(most)]
     for who, life, seed in zip(
         *(lives[name].to_pylist() for name in ("individual", "life", "world_seed")), strict=True
     ):
@@ -90,15 +91,26 @@ def _worlds(event: GenerationCommitted, lives: pa.Table, config: RunConfig) -> I
 
 
 def _fitness(
-    event: GenerationCommitted, lives: pa.Table, population: Sequence[Individual], config: RunConfig, horizon: int
+    event: GenerationCommitted,
+    lives: pa.Table,
+    population: Sequence[Individual],
+    before: Sequence[Fitness],
+    config: RunConfig,
+    horizon: int,
 ) -> Iterator[Finding]:
     first = lives.filter(pc.is_null(lives["parent_seat"]))
     counts = {row["values"]: row["counts"] for row in pc.value_counts(first["individual"]).to_pylist()}
-    for who, wanted in expected_lives(lives, population, config, horizon=horizon).items():
-        if counts.get(who, 0) != wanted:
-            yield error(f"{_name(event)}: {who}", f"the ledger has {counts.get(who, 0)} lives, expected {wanted}")
-    scored = [one for one in population if counts.get(one.id)]
-    expected = score(lives, scored, config.fitness, horizon=horizon, seed=config.seed)
+    again = suspects(lives, [one for one in population if counts.get(one.id)], before, config, horizon=horizon)
+    if again != event.suspects:
+        yield error(_name(event), f"suspects: the journal has {event.suspects!r}, expected {again!r}")
+    wanted = expected_lives(lives, population, again, config, horizon=horizon)
+    for who, number in wanted.items():
+        if counts.get(who, 0) != number:
+            yield error(f"{_name(event)}: {who}", f"the ledger has {counts.get(who, 0)} lives, expected {number}")
+    scored = [
+        one for one in population if counts.get(one.id) and (one.id not in again or counts[one.id] == wanted[one.id])
+    ]
+    expected = fitness_of(lives, scored, again, config, horizon=horizon)
     known = {one.individual for one in expected}
     journal = [one for one in event.fitness if one.individual in known]
     yield from _compare_all(f"{_name(event)}: fitness", journal, expected)

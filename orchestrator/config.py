@@ -152,6 +152,8 @@ class SelectionConfig(Config):
     """Softmax: share of the population over which the odds to survive fall by a factor of e."""
     halving: HalvingConfig | None = None
     """Ends the generation early for the clearly unfit; not in a shared world, where all live together."""
+    recheck: float | None = Field(default=None, ge=0, le=1000)
+    """Interval widths above the last generation's best from which a fitness is measured again, in fresh worlds."""
     survivors: float = Field(default=0.5, gt=0, le=1)
     """Share of the population that may breed; the rest is culled."""
     elites: int = Field(default=1, ge=0)

@@ -149,11 +149,12 @@ def _check_plugins(config: RunConfig) -> None:
     rehearse(environment.name, held_out(environment.name, environment.settings, config.evaluation.settings))
     if config.fitness.kind == "custom":
         load_function(config.fitness.function)
-    if config.selection.halving and is_shared(make(environment.name, environment.settings)):
-        raise UsageError(
-            f"selection.halving: got a comparison after {config.selection.halving.first:g} of the lives, expected null:"
-            f" {environment.name} is a shared world, where all live together"
-        )
+    if is_shared(make(environment.name, environment.settings)):
+        for name in ("halving", "recheck"):
+            if getattr(config.selection, name) is not None:
+                raise UsageError(
+                    f"selection.{name}: expected null: {environment.name} is a shared world, where all live together"
+                )
 
 
 def _check_space(store: Store, config: RunConfig) -> None:

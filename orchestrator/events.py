@@ -89,6 +89,8 @@ class GenerationCommitted(Record):
 
     generation: int
     fitness: tuple[Fitness, ...]
+    suspects: tuple[str, ...] = ()
+    """Whose fitness was too good to be believed and was measured again."""
     selection: Selection
     population: tuple[Individual, ...]
     """The next generation, adapters included; empty after the last one."""

@@ -8,35 +8,15 @@ import pyarrow as pa
 
 from orchestrator.config import RunConfig
 from orchestrator.experience import experience
-from orchestrator.fitness import score
-from orchestrator.halving import rungs, standing
 from orchestrator.reproduction import reproduce
 from orchestrator.run import Run
 from orchestrator.selection import select
-from telemetry.ledger import Receipt
-from telemetry.records import FileRef, Individual, LifeKey, LifeSummary
+from orchestrator.trial import Workers, hold
+from telemetry.records import FileRef
 from telemetry.seeds import rng
 from trainer.job import TrainingJob, TrainingResult
 
-Acknowledge = Callable[[Sequence[Receipt], Sequence[LifeSummary], float], None]
 Publish = Callable[[TrainingResult, Sequence[FileRef]], None]
-
-
-class Workers(Protocol):
-    """The room where lives are lived."""
-
-    horizon: int
-
-    def live(
-        self,
-        population: Sequence[Individual],
-        lives: int,
-        generation: int,
-        skip: Collection[LifeKey],
-        acknowledge: Acknowledge,
-    ) -> None:
-        """Lives everybody's first `lives` lives that are not in `skip`; acknowledges each exactly once."""
-        ...
 
 
 class Trainers(Protocol):
@@ -57,16 +37,11 @@ class Rooms:
 
 def run_generation(run: Run, rooms: Rooms, config: RunConfig) -> None:
     """One turn: lives -> fitness -> selection -> births -> weights -> next generation."""
-    population, horizon = run.population, rooms.workers.horizon
-    for count in rungs(config):
-        rooms.workers.live(population, count, run.generation, run.finished_lives(), run.acknowledge)
-        lives = run.table("lives")
-        population = standing(lives, population, count, config, horizon=horizon)
-    fitness = score(lives, run.population, config.fitness, horizon=horizon, seed=config.seed)
+    trial = hold(run, rooms.workers, config)
     draw = rng(config.seed, "select", run.generation)
-    selection = select(fitness, config.selection, draw, isles=config.population.islands)
+    selection = select(trial.fitness, config.selection, draw, isles=config.population.islands)
     births = reproduce(run.population, selection, config.reproduction, run.next_brood())
     if births.jobs:
-        lived = experience(run.table("steps"), lives, config.fitness, horizon=horizon)
+        lived = experience(run.table("steps"), trial.lives, config.fitness, horizon=rooms.workers.horizon)
         rooms.trainers.train(births.jobs, lived, run.state.births, run.publish)
-    run.commit(fitness, selection, births)
+    run.commit(trial.fitness, trial.suspects, selection, births)

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from orchestrator.cluster import Start
 from orchestrator.config import RunConfig
-from orchestrator.generation import Acknowledge, Publish
+from orchestrator.generation import Publish
 from orchestrator.stopwatch import Stopwatch
+from orchestrator.trial import Acknowledge
 from telemetry import models
 from telemetry.actors import Place
 from telemetry.adapters import Shelf

@@ -113,13 +113,19 @@ class Run:
         """Records how a newborn's training job ended."""
         self._commit(BirthCommitted(generation=self.generation, result=result), "birth", refs)
 
-    def commit(self, fitness: Sequence[Fitness], selection: Selection, births: Births) -> None:
+    @property
+    def last_fitness(self) -> tuple[Fitness, ...]:
+        """Of the generation before; empty in the first one."""
+        return self.state.history[-1].fitness if self.state.history else ()
+
+    def commit(self, fitness: Sequence[Fitness], suspects: Sequence[str], selection: Selection, births: Births) -> None:
         """Ends the generation that lives now: elites and newborns are the next population."""
         newborns = tuple(job.child.with_adapter(self.state.births[job.child.id].adapter) for job in births.jobs)
         self._commit(
             GenerationCommitted(
                 generation=self.generation,
                 fitness=tuple(fitness),
+                suspects=tuple(suspects),
                 selection=selection,
                 population=in_order(births.elites + newborns),
                 diversity=diversity(self.table("steps", ["individual", "action"]), self.population),

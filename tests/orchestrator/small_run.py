@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from orchestrator.config import RunConfig
 from orchestrator.digest import hash_table
-from orchestrator.generation import Acknowledge, Publish, Rooms, run_generation
+from orchestrator.generation import Publish, Rooms, run_generation
 from orchestrator.run import Run, champion, create
 from orchestrator.state import RunState, fold
+from orchestrator.trial import Acknowledge
 from telemetry.adapters import Shelf, save
 from telemetry.journal import Journal
 from telemetry.ledger import Ledger
