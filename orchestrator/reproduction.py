@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.config import ReproductionConfig
+from orchestrator.config_evolution import ReproductionConfig
 from orchestrator.population import in_order, individual_id, islands, perturb
 from orchestrator.selection import Selection
 from orchestrator.strategy import mutate_strategy

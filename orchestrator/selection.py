@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.config import SelectionConfig
+from orchestrator.config_evolution import SelectionConfig
 from orchestrator.fitness import Fitness, ranked
 from orchestrator.population import islands
 from telemetry.records import Record

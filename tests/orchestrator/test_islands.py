@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.audit import audit
-from orchestrator.config import FounderConfig, PopulationConfig, ReproductionConfig, SelectionConfig
+from orchestrator.config import FounderConfig, PopulationConfig
+from orchestrator.config_evolution import ReproductionConfig, SelectionConfig
 from orchestrator.fitness import Fitness
 from orchestrator.inspection import verify
 from orchestrator.population import founders, in_order, individual_id, islands

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config import FounderConfig, PopulationConfig, ReproductionConfig
+from orchestrator.config import FounderConfig, PopulationConfig
+from orchestrator.config_evolution import ReproductionConfig
 from orchestrator.population import founders, individual_id
 from orchestrator.reproduction import Births, Brood, reproduce
 from orchestrator.selection import Selection

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.config import SelectionConfig
+from orchestrator.config_evolution import SelectionConfig
 from orchestrator.fitness import Fitness
 from orchestrator.selection import Selection
 from orchestrator.selection import select as choose
