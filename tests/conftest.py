@@ -21,19 +21,6 @@ GRPC_OFFSET = 10_000
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-LONGEST = tuple(
-    f"tests/{name}.py"
-    for name in ("system/test_real", "system/test_smoke", "faults/test_kill", "workers/test_vllm_engine")
-)
-"""Begun first, so that no process waits for another at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take longest first."""
-    places = {path: place for place, path in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
-
-
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an empty bucket on a SeaweedFS server; its endpoint and credentials are in the environment."""

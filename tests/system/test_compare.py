@@ -17,7 +17,7 @@ def write(place: Path, **changes: object) -> Path:
     run = json.loads(load(SMOKE, ["ray.executor=inprocess", "generations=2", "population.lives=4"]).model_dump_json())
     run |= {"evaluation": {"lives": 6}, "metrics": {"enabled": False}}
     (place / "run.yaml").write_text(json.dumps(run))
-    experiment = {"name": "arms", "run": "run.yaml", "seeds": [1, 2]} | changes
+    experiment = {"name": "arms", "run": "run.yaml", "seeds": [3]} | changes
     (place / "experiment.yaml").write_text(json.dumps(experiment))
     return place / "experiment.yaml"
 
@@ -32,11 +32,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_every_arm_has_a_row_and_a_run_for_every_seed(place: Path) -> None:
+def test_every_arm_has_a_row_and_a_run(place: Path) -> None:
     data = json.loads((place / "arms" / "comparison.json").read_text())
     assert [row["arm"] for row in data["rows"]] == ["evolution", *ARMS]
     runs = {path.name for path in (place / "arms").iterdir() if path.is_dir()}
-    assert runs == {f"{arm}-{seed}" for arm in ["evolution", *ARMS[:-1]] for seed in (1, 2)}
+    assert runs == {f"{arm}-3" for arm in ["evolution", *ARMS[:-1]]}
     for run in runs:
         assert output("verify", place / "arms" / run).splitlines()[-1].startswith("ok")
         assert output("audit", place / "arms" / run).startswith("ok")
@@ -47,14 +47,13 @@ def test_no_arm_spends_more_than_evolution_but_for_its_last_generation(place: Pa
         state = json.loads(output("status", place / "arms" / run, "--json"))
         return state["totals"]["decisions"], state["totals"]["training_tokens"], state["generation"]
 
-    for seed in (1, 2):
-        decisions, tokens, _ = spent(f"evolution-{seed}")
-        for arm in ARMS[:-1]:
-            used, trained, generations = spent(f"{arm}-{seed}")
-            assert used <= 1.5 * decisions, arm
-            assert trained <= tokens * 1.5, arm
-            assert generations >= 1
-        assert spent(f"rules-only-{seed}")[1] == 0
+    decisions, tokens, _ = spent("evolution-3")
+    for arm in ARMS[:-1]:
+        used, trained, generations = spent(f"{arm}-3")
+        assert used <= 1.5 * decisions, arm
+        assert trained <= tokens * 1.5, arm
+        assert generations >= 1
+    assert spent("rules-only-3")[1] == 0
 
 
 def test_a_finished_experiment_is_only_read(place: Path) -> None:
@@ -70,8 +69,8 @@ def test_an_interrupted_experiment_goes_on(place: Path, tmp_path: Path) -> None:
 
     shutil.copytree(place, tmp_path, dirs_exist_ok=True)
     wanted = (tmp_path / "arms" / "comparison.json").read_text()
-    shutil.rmtree(tmp_path / "arms" / "no-crossover-2")
-    for path in sorted((tmp_path / "arms" / "rules-only-1" / "journal").glob("*.json"))[4:]:
+    shutil.rmtree(tmp_path / "arms" / "no-crossover-3")
+    for path in sorted((tmp_path / "arms" / "rules-only-3" / "journal").glob("*.json"))[4:]:
         path.unlink()
     (tmp_path / "arms" / "comparison.json").unlink()
     assert forager_here("compare", tmp_path / "experiment.yaml", "--store", tmp_path).code == 0
@@ -82,7 +81,7 @@ def test_another_experiments_runs_are_not_mixed_in(place: Path, tmp_path: Path) 
     path = write(tmp_path)
     changed = json.loads((tmp_path / "run.yaml").read_text()) | {"generations": 3}
     (tmp_path / "run.yaml").write_text(json.dumps(changed))
-    refused(forager_here("compare", path, "--store", place), 2, "evolution-1", "another configuration")
+    refused(forager_here("compare", path, "--store", place), 2, "evolution-3", "another configuration")
 
 
 @pytest.mark.parametrize(
