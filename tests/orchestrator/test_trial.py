@@ -86,7 +86,7 @@ def test_a_resumed_run_doubts_the_same_ones(finished: Path, tmp_path: Path) -> N
     bodies = [json.loads(path.read_text()) for path in entries]
     generation = [entry["body"].get("generation") for entry in bodies]
     second = [n for n, entry in enumerate(bodies) if entry["kind"] == "lives" and generation[n] == 1]
-    for last in second:
+    for last in second[:: max(1, len(second) // 3)]:
         copy = tmp_path / str(last)
         shutil.copytree(finished, copy)
         for path in entries[last + 1 :]:
