@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator import cli_experiments, cli_worlds
-from orchestrator.places import GENESIS, branch_of, open_existing, open_run, open_store
+from orchestrator.places import branch_of, open_existing, open_new, open_run
 from telemetry import __version__
 from telemetry.failures import ForagerError, StateError, UsageError
 
@@ -73,12 +73,7 @@ def run(
 
     if not store or store.endswith("://"):
         raise UsageError(f"--store: got {store!r}, expected a directory or URL that holds runs")
-    place = open_store(f"{store.rstrip('/')}/{config.name}")
-    if place.exists(GENESIS):
-        raise UsageError(f"{place}: a run is here already; `forager resume {place}`, or choose another name")
-    # What a driver leaves that was killed before its first journal entry is no stranger's.
-    if [key for key in place.list("") if not key.startswith(("driver.lock", "heartbeat/", "logs/", "probe"))]:
-        raise UsageError(f"{place}: not empty and not a run; choose another name or store")
+    place = open_new(f"{store.rstrip('/')}/{config.name}")
     conclude(place, driver.start(place, config))
 
 

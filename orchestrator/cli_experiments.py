@@ -1,11 +1,11 @@
 """`forager compare` and `transplant`: runs that are about other runs."""
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from telemetry.failures import UsageError
 
 app = typer.Typer()
 
@@ -24,7 +24,9 @@ def compare(
     from orchestrator.compare import load_experiment, print_comparison, run_experiment
 
     experiment, config = load_experiment(file)
-    rows = run_experiment(experiment, config, store)
+    # What the runs themselves have to say must not mix with what programs read.
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        rows = run_experiment(experiment, config, store)
     if json:
         typer.echo(dumps([row.model_dump(mode="json") for row in rows], indent=2, allow_nan=False))
     else:
@@ -42,15 +44,13 @@ def transplant(
     ] = None,
 ) -> None:
     """Found a run on another base model: living lineages learn it anew from all that the ledger holds."""
-    from orchestrator.places import GENESIS, open_run, open_store
+    from orchestrator.places import open_new, open_run
     from orchestrator.transplant import plan
     from orchestrator.transplant import transplant as transplant_run
 
     source, state = open_run(run)
     config = plan(state, base, name or f"{state.created.run}-transplanted", overrides or ())
-    place = open_store(f"{store.rstrip('/')}/{config.name}")
-    if place.exists(GENESIS):
-        raise UsageError(f"{place}: a run is here already; choose another name or store")
+    place = open_new(f"{store.rstrip('/')}/{config.name}", "adapters/")
     for result in transplant_run(source, state, config, place):
         typer.echo(f"{result.individual}  {result.examples} examples  {result.seconds:.0f} s  {result.adapter}")
     typer.echo(f"founded {place}; `forager resume {place}` goes on with its evolution")

@@ -14,7 +14,7 @@ from orchestrator.config import RunConfig, semantic
 from orchestrator.console import MEASURED, columns_of
 from orchestrator.experiment import REFERENCE, Document, ExperimentConfig, arm_document
 from orchestrator.finish import conclude
-from orchestrator.places import GENESIS, open_run, open_store
+from orchestrator.places import GENESIS, open_new, open_run, open_store
 from orchestrator.runfile import load, read, validate, validate_as
 from orchestrator.state import RunState
 from orchestrator.summary import summarize
@@ -78,7 +78,7 @@ def _run(document: Document, root: str) -> RunState:
     place = f"{root}/{document['name']}"
     config = validate(document, place)
     if not open_store(place).exists(GENESIS):
-        store = open_store(place)
+        store = open_new(place)
         state = driver.start(store, config)
     else:
         store, state = open_run(place)

@@ -151,9 +151,10 @@ def _check_plugins(config: RunConfig) -> None:
         load_function(config.fitness.function)
     if is_shared(make(environment.name, environment.settings)):
         for name in ("halving", "recheck"):
-            if getattr(config.selection, name) is not None:
+            if (got := getattr(config.selection, name)) is not None:
                 raise UsageError(
-                    f"selection.{name}: expected null: {environment.name} is a shared world, where all live together"
+                    f"selection.{name}: got {got}, expected null: {environment.name} is a shared world, where all live"
+                    " together"
                 )
 
 

@@ -13,8 +13,8 @@ from trainer.examples import EXPERIENCE
 def experience(steps: pa.Table, lives: pa.Table, config: FitnessConfig, *, horizon: int) -> pa.Table:
     """Committed steps and lives of one generation (schemas STEPS and LIVES) as schema EXPERIENCE.
 
-    A life's worth is its fitness; nobody knows that of a life that infrastructure cut short, and a descendant's counts
-    as its ancestor's. Raises UsageError when a custom fitness misbehaves.
+    A life's worth is its fitness; null for one that infrastructure cut short, and for descendants, who are part of what
+    their ancestor's life was worth. Raises UsageError when a custom fitness misbehaves.
     """
     ended, worth = _worth(lives, config, horizon)
     found = pc.index_in(_names(steps), value_set=_names(ended))

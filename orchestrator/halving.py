@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config import FitnessConfig, RunConfig
 from orchestrator.fitness import life_values
+from orchestrator.population import islands, position
 from telemetry.records import EndReason, Individual
 
 FEWEST = 8
@@ -45,10 +46,14 @@ def standing(
     if halving is None or count >= config.population.lives or len(population) < 2:
         return tuple(population)
     values = np.stack([_values(lives, one, count, config.fitness, horizon) for one in population])
-    keep = max(1, round(config.selection.survivors * config.population.size))
     comparisons = config.population.size * (config.population.size - 1) * steps
     worse = clearly_worse(values, (1 - halving.confidence) / comparisons)
-    return tuple(one for one, better in zip(population, worse.sum(axis=1), strict=True) if better < keep)
+    # Everybody competes at home only: the best of a poor island survives there.
+    parts = islands(config.population.size, config.population.islands)
+    homes = np.array([next(number for number, part in enumerate(parts) if position(one) in part) for one in population])
+    better = (worse & (homes[:, None] == homes)).sum(axis=1)
+    keep = [max(1, round(config.selection.survivors * len(parts[home]))) for home in homes]
+    return tuple(one for one, count, most in zip(population, better, keep, strict=True) if count < most)
 
 
 def expected_lives(

@@ -25,6 +25,21 @@ def open_store(place: str, *, must_exist: bool = False) -> "Store":
     return store.open_store(place, create=not must_exist)
 
 
+def open_new(place: str, *leftovers: str) -> "Store":
+    """Store of a run to be founded. Raises UsageError when a run or something else is there.
+
+    leftovers: beginnings of keys that an earlier attempt may have left, besides those of any driver.
+    """
+    store = open_store(place)
+    if store.exists(GENESIS):
+        raise UsageError(f"{store}: a run is here already; `forager resume {store}`, or choose another name")
+    # What a driver leaves that was killed before its first journal entry is no stranger's.
+    known = ("driver.lock", "heartbeat/", "logs/", "probe", *leftovers)
+    if [key for key in store.list("") if not key.startswith(known)]:
+        raise UsageError(f"{store}: not empty and not a run; choose another name or store")
+    return store
+
+
 def open_existing(place: str) -> "Store":
     """Store of a run. Raises UsageError when there is no such place, StateError when it holds no run."""
     store = open_store(place, must_exist=True)

@@ -16,7 +16,12 @@ def individual_id(generation: int, index: int) -> str:
 
 def in_order(population: Iterable[Individual]) -> tuple[Individual, ...]:
     """By position in the generation, as the ids tell."""
-    return tuple(sorted(population, key=lambda one: int(one.id.partition("-")[2])))
+    return tuple(sorted(population, key=position))
+
+
+def position(one: Individual) -> int:
+    """Place in its generation, as the id tells."""
+    return int(one.id.partition("-")[2])
 
 
 def islands(size: int, count: int) -> list[range]:

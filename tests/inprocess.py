@@ -4,6 +4,8 @@ Whatever `main` does not turn into an exit code is raised, so that a traceback f
 """
 
 import io
+import json
+import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,26 @@ def refused(result: Result, code: int, *words: str) -> str:
     for word in words:
         assert word in line
     return line
+
+
+def resumed_from_lives(run: Path, place: Path, generation: int | None = None, *, most: int = 4) -> list[str]:
+    """Digests of copies of a finished run that stopped after a commit of lives and were resumed."""
+    entries = sorted((run / "journal").glob("*.json"))
+    bodies = [json.loads(path.read_bytes()) for path in entries]
+    stops = [
+        number
+        for number, entry in enumerate(bodies)
+        if entry["kind"] == "lives" and generation in (None, entry["body"]["generation"])
+    ]
+    digests = []
+    for last in stops[:: -(-len(stops) // most)]:
+        copy = place / str(last)
+        shutil.copytree(run, copy)
+        for path in entries[last + 1 :]:
+            (copy / "journal" / path.name).unlink()
+        output("resume", copy)
+        digests.append(output("digest", copy))
+    return digests
 
 
 def files(directory: Path) -> list[Path]:

@@ -85,6 +85,8 @@ class GrpoConfig(LearningConfig):
     """
 
     kind: Literal["grpo"] = "grpo"
+    likelihood: Literal["legal"] = "legal"
+    """Only that: what was stored when a decision was drawn is its likelihood among the legal actions."""
     max_ratio: float = Field(default=2.0, ge=1, le=100)
     """Where importance ratios are truncated."""
     scale: bool = True

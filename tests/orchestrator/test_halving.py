@@ -1,7 +1,6 @@
 """Successive halving: who need not live on, on what evidence, and that a run which stops some early adds up."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import RunConfig
-from orchestrator.halving import FEWEST, clearly_worse, rungs, student_quantile
-from tests.inprocess import forager_here, output, refused
+from orchestrator.halving import FEWEST, clearly_worse, rungs, standing, student_quantile
+from telemetry.records import Genome, Hyperparameters, Individual
+from telemetry.tables import LIVES
+from tests.inprocess import forager_here, output, refused, resumed_from_lives
 from tests.orchestrator.small_run import small_config
 
 T_QUANTILES = {(0.975, 7): 2.3646, (0.975, 15): 2.1314, (0.999, 7): 4.7853, (0.999, 31): 3.3749, (0.9999, 63): 3.9474}
@@ -85,17 +86,35 @@ def test_the_unfit_live_fewer_lives_and_the_run_adds_up(finished: Path) -> None:
 
 def test_a_resumed_run_stops_the_same_ones(finished: Path, tmp_path: Path) -> None:
     """Whatever had been lived of a comparison's lives, and of those after it, when the driver went down."""
-    wanted = output("digest", finished)
-    entries = sorted((finished / "journal").glob("*.json"))
-    kinds = [json.loads(path.read_text())["kind"] for path in entries]
-    places = [number for number, kind in enumerate(kinds) if kind == "lives"]
-    for last in places[:: max(1, len(places) // 3)]:
-        copy = tmp_path / str(last)
-        shutil.copytree(finished, copy)
-        for path in entries[last + 1 :]:
-            (copy / "journal" / path.name).unlink()
-        assert forager_here("resume", copy).code == 0
-        assert output("digest", copy) == wanted
+    assert set(resumed_from_lives(finished, tmp_path)) == {output("digest", finished)}
+
+
+def test_the_best_of_a_poor_island_lives_on() -> None:
+    """Everybody of the first island is clearly worse than everybody of the second; each island has its own survivor."""
+    founders = small_config().population.model_dump()["founders"]
+    population = {"size": 4, "lives": 32, "founders": founders}
+    wanted = {1: {"g000-003"}, 2: {"g000-001", "g000-003"}}
+    for isles, left in wanted.items():
+        config = halving_config(
+            population=population | {"islands": isles},
+            selection={"survivors": 0.25 * isles, "halving": {"first": 0.5}},
+            fitness={"kind": "rmst", "resamples": 100},
+        )
+        people = [person(place) for place in range(4)]
+        rows = [
+            {"individual": one.id, "life": life, "steps": 10 * place + life % 2, "end": "died", "parent_seat": None}
+            for place, one in enumerate(people)
+            for life in range(16)
+        ]
+        lives = pa.table({name: pa.array([row[name] for row in rows], LIVES.field(name).type) for name in rows[0]})
+        assert {one.id for one in standing(lives, people, 16, config, horizon=60)} == left
+
+
+def person(place: int) -> Individual:
+    numbers = Hyperparameters(temperature=1.0, epsilon=0.0, learning_rate=0.1)
+    return Individual(
+        id=f"g000-{place:03d}", generation=0, lineage="one", genome=Genome(strategy="x", hyperparameters=numbers)
+    )
 
 
 def test_a_shared_world_refuses_it(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Fitness too good to be believed: measured again in fresh worlds before anybody breeds on it."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.places import open_run
-from tests.inprocess import forager_here, output, refused
+from tests.inprocess import forager_here, output, refused, resumed_from_lives
 from tests.orchestrator.small_run import small_config
 
 LIVES = 4
@@ -81,18 +80,7 @@ def test_whoever_is_not_doubted_is_believed(finished: Path, tmp_path: Path) -> N
 
 
 def test_a_resumed_run_doubts_the_same_ones(finished: Path, tmp_path: Path) -> None:
-    wanted = output("digest", finished)
-    entries = sorted((finished / "journal").glob("*.json"))
-    bodies = [json.loads(path.read_text()) for path in entries]
-    generation = [entry["body"].get("generation") for entry in bodies]
-    second = [n for n, entry in enumerate(bodies) if entry["kind"] == "lives" and generation[n] == 1]
-    for last in second[:: max(1, len(second) // 3)]:
-        copy = tmp_path / str(last)
-        shutil.copytree(finished, copy)
-        for path in entries[last + 1 :]:
-            (copy / "journal" / path.name).unlink()
-        assert forager_here("resume", copy).code == 0
-        assert output("digest", copy) == wanted
+    assert set(resumed_from_lives(finished, tmp_path, 1)) == {output("digest", finished)}
 
 
 def test_a_shared_world_refuses_it(tmp_path: Path) -> None:

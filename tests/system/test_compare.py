@@ -63,6 +63,13 @@ def test_a_finished_experiment_is_only_read(place: Path) -> None:
     assert {path: path.read_bytes() for path in place.rglob("journal/*.json")} == journals
 
 
+def test_programs_read_nothing_but_the_table(place: Path, tmp_path: Path) -> None:
+    """While runs are driven as well: what they say goes elsewhere."""
+    result = forager_here("compare", write(tmp_path, arms=["untouched"]), "--store", tmp_path, "--json")
+    assert [row["arm"] for row in json.loads(result.out)] == ["evolution", "untouched"]
+    assert "generation 0" in result.err
+
+
 def test_an_interrupted_experiment_goes_on(place: Path, tmp_path: Path) -> None:
     """One arm has not been run, one has not finished, the table is missing: all come back as they were."""
     import shutil

@@ -113,3 +113,5 @@ def test_what_cannot_be_transplanted_founds_nothing(source: Path, tmp_path: Path
     assert result.code == 3
     assert "could not be trained" in result.err.splitlines()[-1]
     assert not (tmp_path / "none" / "journal").exists()
+    (tmp_path / "none" / "holiday.jpg").write_text("not a run")
+    refused(forager_here("transplant", source, "--base", "scripted", *place), 2, "not empty and not a run")

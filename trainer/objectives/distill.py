@@ -45,8 +45,12 @@ class Distill(Learned[DistillConfig]):
         chosen = in_rounds(chosen, order, found.actions)[: config.max_examples]
         return found.examples(chosen, np.ones(len(chosen)))
 
+    def compares(self) -> bool:
+        """Always: with the teacher."""
+        return True
+
     @contextmanager
-    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference | None]:
+    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference]:
         """The larger model as it is, or the base model with the fittest survivor's adapter."""
         if self.larger is not None:
             yield self.larger, self.larger.base

@@ -1,7 +1,5 @@
 """Direct preference optimisation: of two decisions in the same situation, the better over the worse."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +8,10 @@ import pyarrow.compute as pc
 import torch
 from torch.nn.functional import logsigmoid
 
-from telemetry.adapters import LoraWeights
 from trainer.config_objectives import DpoConfig
 from trainer.examples import Codes, Decisions, Examples, NoExamples, codes, decisions, in_rounds
 from trainer.job import TrainingJob
-from trainer.objectives.learned import Batch, Learned, Reference
+from trainer.objectives.learned import Batch, Learned
 
 
 class Dpo(Learned[DpoConfig]):
@@ -22,11 +19,9 @@ class Dpo(Learned[DpoConfig]):
 
     kind = "dpo"
 
-    @contextmanager
-    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference | None]:
-        """Where the child starts."""
-        with self.policy.wearing(start) as model:
-            yield self.policy, model
+    def compares(self) -> bool:
+        """Always."""
+        return True
 
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """Pairs in rows: the better decision, then the worse one after the better one's prompt."""

@@ -1,7 +1,5 @@
 """Group-relative policy optimisation on recorded decisions."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +7,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from telemetry.adapters import LoraWeights
 from trainer.config_objectives import GrpoConfig
 from trainer.examples import Codes, Examples, NoExamples, Values, decisions, in_rounds
 from trainer.job import TrainingJob
-from trainer.objectives.learned import Batch, Learned, Reference
+from trainer.objectives.learned import Batch, Learned
 
 
 class Grpo(Learned[GrpoConfig]):
@@ -21,14 +18,9 @@ class Grpo(Learned[GrpoConfig]):
 
     kind = "grpo"
 
-    @contextmanager
-    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference | None]:
-        """Where the child starts, if the divergence from it counts."""
-        if self.config.beta == 0:
-            yield None
-        else:
-            with self.policy.wearing(start) as model:
-                yield self.policy, model
+    def compares(self) -> bool:
+        """Where the divergence from the start counts."""
+        return self.config.beta > 0
 
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """Decisions far from their group's mean, in rounds over the actions; values are their advantages.

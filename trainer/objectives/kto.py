@@ -1,18 +1,15 @@
 """Kahneman-Tversky optimisation: learn from decisions that went well or badly, each on its own."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from telemetry.adapters import LoraWeights
 from trainer.config_objectives import KtoConfig
 from trainer.examples import Examples, NoExamples, decisions, in_rounds
 from trainer.job import TrainingJob
-from trainer.objectives.learned import Batch, Learned, Reference
+from trainer.objectives.learned import Batch, Learned
 
 
 class Kto(Learned[KtoConfig]):
@@ -20,11 +17,9 @@ class Kto(Learned[KtoConfig]):
 
     kind = "kto"
 
-    @contextmanager
-    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference | None]:
-        """Where the child starts."""
-        with self.policy.wearing(start) as model:
-            yield self.policy, model
+    def compares(self) -> bool:
+        """Always."""
+        return True
 
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """As many good as bad decisions, where there are; values are their signed weights."""

@@ -78,10 +78,15 @@ class Learned(ABC, Generic[C]):
         self.policy = Policy(config, model)
         self.load = load
 
+    def compares(self) -> bool:
+        """True where the loss compares with a reference."""
+        return False
+
     @contextmanager
-    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference | None]:
-        """What the loss compares with, where it does."""
-        yield None
+    def reference(self, start: LoraWeights, job: TrainingJob) -> Iterator[Reference]:
+        """What the loss compares with: where the child starts."""
+        with self.policy.wearing(start) as model:
+            yield self.policy, model
 
     @abstractmethod
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
@@ -94,9 +99,9 @@ class Learned(ABC, Generic[C]):
     def fit(self, start: LoraWeights, examples: Examples, job: TrainingJob) -> Fit:
         """Trains `start`. Raises TrainingFailed as soon as a loss is not finite."""
         rows = _rows(examples, self.config.likelihood == "legal")
-        with self.reference(start, job) as reference:
-            if reference is not None:
-                self._refer(*reference, rows)
+        if self.compares():
+            with self.reference(start, job) as (policy, model):
+                self._refer(policy, model, rows)
         with self.policy.wearing(start) as model, tempfile.TemporaryDirectory() as scratch:
             order = batches(len(rows) // examples.group, self.config.epochs, job.seed)
             members = range(examples.group)
