@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator import cli
+from orchestrator import cli, places
 from telemetry.report import page
 from tests.faults import gate
 from tests.faults.gate import Answer, Call
@@ -127,7 +127,7 @@ def start(store: Path, *settings: str) -> Command:
 
 def onward(store: Path, *settings: str) -> Command:
     """Command that a user gives after a crash: resume, or run again if nothing was there yet to resume."""
-    if not (store / "tiny" / cli.GENESIS).exists():
+    if not (store / "tiny" / places.GENESIS).exists():
         return start(store, *settings)
     return ["resume", store / "tiny"]
 

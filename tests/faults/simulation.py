@@ -18,6 +18,7 @@ from orchestrator.generation import Rooms, run_generation
 from orchestrator.rooms import TrainersRoom, WorkersRoom
 from orchestrator.run import champion, create, reopen
 from telemetry.failures import FencedError, NoProgressError, Stopped, StorageError, UsageError
+from telemetry.member import Member
 from telemetry.sink import TelemetrySink
 from tests.faults.memory import Handle, MemoryLedger
 from tests.faults.oracle import Oracle
@@ -27,7 +28,7 @@ from tests.faults.world import Crash, Process, Violation, World
 from trainer.launch import TrainerPool
 from workers.agent import AgentHost, Report
 from workers.environment import is_shared
-from workers.pool import Member, WorkerPool
+from workers.pool import WorkerPool
 from workers.recorder import LifeTask
 from workers.registry import find
 

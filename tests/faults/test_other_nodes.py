@@ -68,7 +68,7 @@ def test_hung_actors_on_another_machine_are_replaced_and_harmless_when_they_wake
 
 def drain(address: str, node: Any, seconds: float) -> None:
     """Tells the cluster that a node will be taken away, as a cloud does with a spot instance."""
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated import autoscaler_pb2
 
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")

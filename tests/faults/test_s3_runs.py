@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cli
+from orchestrator import cli, places
 from telemetry import object_store
 from telemetry.store import open_store
 from tests.faults.s3_proxy import (
@@ -148,7 +148,7 @@ def test_store_gone_for_longer_than_the_budget(
         assert time.monotonic() - before < 30
         assert fault.hits >= 1
     proxy.faults.clear()
-    if open_store(run).exists(cli.GENESIS):
+    if open_store(run).exists(places.GENESIS):
         assert here("resume", run, "--take-over") == 0
     else:
         assert here("run", RUN, "--store", bucket) == 0

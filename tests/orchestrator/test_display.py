@@ -5,7 +5,6 @@ import os
 import sys
 
 import pytest
-from builders import add, advance, finished_run, newborn_run, run_config
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -19,6 +18,7 @@ from orchestrator.plain import clean, duration, print_mapping
 from orchestrator.progress import advance as advance_progress
 from orchestrator.progress import progress_of
 from orchestrator.summary import status, summarize
+from tests.orchestrator.builders import add, advance, finished_run, newborn_run, run_config
 from trainer.job import TrainingResult
 
 HOSTILE = "[bold red]x[/] \x1b[2J\x1b]0;owned\x07\u202e\nforged line"

@@ -1,11 +1,11 @@
 """Metrics folded live, event by event, and metrics replayed from the journal are the same metrics."""
 
 import pytest
-from builders import advance, newborn_run, run_config
 
 from orchestrator.observe import MetricsListener
 from orchestrator.state import RunState
 from telemetry.metrics import Metrics
+from tests.orchestrator.builders import advance, newborn_run, run_config
 
 OF_THE_PROCESS = {
     "forager_last_commit_timestamp_seconds",

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from builders import advance, finished_run, newborn_run, run_config
 
 from orchestrator.lineage import lineage_rows
 from orchestrator.summary import report_data, status, summarize
 from telemetry.report.page import render
+from tests.orchestrator.builders import advance, finished_run, newborn_run, run_config
 
 
 def test_a_finished_run() -> None:

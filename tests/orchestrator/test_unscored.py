@@ -3,7 +3,6 @@
 from math import isfinite
 
 import pytest
-from builders import finished_run
 
 from orchestrator.config import RunConfig
 from orchestrator.console import print_lineage, print_summary
@@ -15,6 +14,7 @@ from orchestrator.state import RunState
 from orchestrator.summary import report_data, summarize
 from telemetry.metrics import Metrics
 from telemetry.report.page import render
+from tests.orchestrator.builders import finished_run
 
 
 @pytest.fixture

@@ -125,7 +125,9 @@ def test_open_ports(name: str, host: str, auth: str | None, expected: str | None
 
 
 def test_versions_are_held_against_what_forager_requires(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: ["ray>=999", "nothing-of-that-name>=1", "numpy>=1"])
+    monkeypatch.setattr(
+        "orchestrator.doctor.metadata.requires", lambda _: ["ray>=999", "nothing-of-that-name>=1", "numpy>=1"]
+    )
     checks = {check.what: check for check in doctor._versions()}
     assert checks["ray"].level == "problem"
     assert "expected >=999" in checks["ray"].found

@@ -96,7 +96,7 @@ def test_a_remembered_digest_is_used_and_a_spoiled_memory_is_not(directory):
     assert not memory.exists() or not list(memory.iterdir())
     stamps = models._stamps(files)
     memory.mkdir(parents=True)
-    names = models.sha256(str(directory.resolve()).encode()).hexdigest()
+    names = models.sha256(str(directory.resolve()).encode()).hexdigest()  # type: ignore[attr-defined]
     (memory / f"{names}.json").write_text(json.dumps({"stamps": stamps, "sha256": "0" * 64}))
     assert models.card(directory, str(directory)).sha256 == "0" * 64
     (memory / f"{names}.json").write_text('{"stamps": ')

@@ -220,7 +220,7 @@ def test_local_failed_fsync_is_not_acknowledged(tmp_path: Path, monkeypatch: pyt
         calls.append(descriptor)
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(local_store.os, "fsync", fail)
+    monkeypatch.setattr(local_store.os, "fsync", fail)  # type: ignore[attr-defined]
     with pytest.raises(StorageError, match="Input/output error"):
         store.put_if_absent("key", b"x")
     assert len(calls) == 1
