@@ -6,6 +6,8 @@ from pydantic import Field
 
 from telemetry.config import Config
 
+MEMBER = r"^[A-Za-z_]\w{0,62}$"
+
 
 class LearningConfig(Config):
     """What every objective that learns from decisions has in common: their credit, and how the updates are made."""
@@ -97,6 +99,25 @@ class GrpoConfig(LearningConfig):
     """Weight of the divergence from the child's start."""
 
 
+class RegressionConfig(LearningConfig):
+    """Forecasts: the least squared error of the number that a decision stands for against what came to be.
+
+    The head is the distribution over the actions, which stand for numbers: what is minimised is the squared error of
+    the forecast drawn from it, in expectation, its variance included. Numbers and outcomes are members of the hidden
+    state that the world recorded after the step. (Imani & White 2018, arXiv 1806.04613, regression by a distribution.)
+    """
+
+    kind: Literal["regression"] = "regression"
+    likelihood: Literal["legal"] = "legal"
+    """Only that: what is forecast is a distribution over the actions."""
+    forecast: str = Field(default="forecast", pattern=MEMBER)
+    """Member of the hidden state: the number that the action stood for."""
+    outcome: str = Field(default="actual", pattern=MEMBER)
+    """Member of the hidden state: what came to be."""
+    clip: float = Field(default=4.0, gt=0, le=1000)
+    """Outcomes further from their mean than so many standard deviations count as these."""
+
+
 class DistillConfig(LearningConfig):
     """Do as the fittest would: its distribution over the actions becomes the child's, wherever the parents have been.
 
@@ -118,5 +139,6 @@ class ScriptedConfig(Config):
 
 
 ObjectiveConfig = Annotated[
-    SftConfig | KtoConfig | DpoConfig | GrpoConfig | DistillConfig | ScriptedConfig, Field(discriminator="kind")
+    SftConfig | KtoConfig | DpoConfig | GrpoConfig | RegressionConfig | DistillConfig | ScriptedConfig,
+    Field(discriminator="kind"),
 ]

@@ -25,6 +25,7 @@ EXPERIENCE = pa.schema(
         *(STEPS.field(name) for name in ("individual", "life", "step", "observation", "action")),
         *(STEPS.field(name) for name in ("prompt_ids", "completion_ids", "choice_ids", "completion_logprobs")),
         *(STEPS.field(name) for name in ("behaviour_probability", "temperature", "energy_before", "energy_after")),
+        STEPS.field("state"),
         # Whether the life that the step belongs to ended in death, and its fitness; null where nobody knows.
         pa.field("died", pa.bool_(), nullable=False),
         pa.field("worth", pa.float64(), nullable=True),
@@ -50,6 +51,8 @@ class Examples:
     """Tokens that the one token of the completion was chosen from; empty for free text."""
     values: NDArray[np.float32]
     """What the objective makes of each decision: a weight, a label, an advantage."""
+    worths: list[list[float]] = field(default_factory=list)
+    """What each of `choice_ids` would have been worth; empty where the objective does not ask."""
     logprobs: list[list[float]] = field(default_factory=list)
     """Of each completion token when it was drawn; empty where the objective does not ask."""
     temperatures: list[float] = field(default_factory=list)

@@ -44,7 +44,8 @@ def pack(examples: Sequence[dict[str, Any]]) -> Row:
 
     `input_ids` and `position_ids` [1, length]; `attention_mask` [1, 1, length, length], true where the second index
     may be seen by the first; `logits_to_keep`, `targets` and `example`, the number in the batch, [completion tokens];
-    `allowed` [completion tokens, most choices], padded with -1; `value` and `temperature` [examples]; `logprobs` and
+    `allowed` [completion tokens, most choices], padded with -1, and `worth`, what each would have been worth, padded
+    with 0, where the examples say it; `value` and `temperature` [examples]; `logprobs` and
     `reference` [completion tokens] and `reference_allowed` [completion tokens, most choices] where the examples have
     them.
     """
@@ -71,6 +72,8 @@ def pack(examples: Sequence[dict[str, Any]]) -> Row:
         "value": torch.tensor([example["value"] for example in examples], dtype=torch.float32),
         "temperature": torch.tensor([example["temperature"] for example in examples], dtype=torch.float32),
     }
+    worths = [example["worths"] for example in examples for _ in example["completion_ids"]]
+    row["worth"] = _padded(worths, 0.0, torch.float32)
     for name in ("logprobs", "reference"):
         values = [value for example in examples for value in example[name]]
         row[name] = torch.tensor(values, dtype=torch.float32)

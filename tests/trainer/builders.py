@@ -1,5 +1,6 @@
 """Jobs, steps and cards that several tests of the trainer need."""
 
+import json
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -68,6 +69,7 @@ def steps(lives: Sequence[Life], died: Sequence[int] = ()) -> pa.Table:
                     "worth": float(len(decisions)),
                     "energy_before": energy,
                     "energy_after": energy + change,
+                    "state": json.dumps({"forecast": len(action), "actual": change}),
                 }
             )
             energy += change

@@ -49,6 +49,7 @@ def batch(examples: int, tokens: int = 1, seed: int = 0, **columns: torch.Tensor
         "reference": -3 * torch.rand(count, generator=draw),
         "divergence": torch.rand(count, generator=draw),
         "known": torch.ones(count, dtype=torch.bool),
+        "promise": -torch.rand(count, generator=draw),
     }
     return Batch(**(made | columns))
 

@@ -48,7 +48,15 @@ class Objective(Protocol):
 Load = Callable[[str], LoraWeights]
 """The adapter of this content id."""
 
-OBJECTIVES = {"sft": "Sft", "kto": "Kto", "dpo": "Dpo", "grpo": "Grpo", "distill": "Distill", "scripted": "Scripted"}
+OBJECTIVES = {
+    "sft": "Sft",
+    "kto": "Kto",
+    "dpo": "Dpo",
+    "grpo": "Grpo",
+    "regression": "Regression",
+    "distill": "Distill",
+    "scripted": "Scripted",
+}
 """Class by the `kind` of the objective's config; its module is called like the kind."""
 
 

@@ -56,6 +56,8 @@ class Batch:
     """[tokens]: Kullback-Leibler divergence from the reference where each was drawn; empty likewise."""
     known: torch.Tensor
     """[tokens]: true where the choices are known, and the divergence exact."""
+    promise: torch.Tensor
+    """[tokens]: worth of what would be chosen there, in expectation; empty where the objective does not ask."""
 
     def sums(self, tokens: torch.Tensor) -> torch.Tensor:
         """[examples]: sum over the tokens of each."""
@@ -139,6 +141,7 @@ class Learned(ABC, Generic[C]):
             reference=joined["reference"],
             divergence=torch.cat([_divergence(one, row) for one, row in zip(found, rows, strict=True)]),
             known=torch.cat([(row["allowed"] >= 0).any(1) for row in rows]),
+            promise=torch.cat([_promise(one, row) for one, row in zip(found, rows, strict=True)]),
         )
 
     def _trainer(
@@ -226,6 +229,12 @@ def _divergence(found: Likelihoods, row: Row) -> torch.Tensor:
     return torch.where(present.any(1), (found.allowed.exp() * change).sum(1), estimate)
 
 
+def _promise(found: Likelihoods, row: Row) -> torch.Tensor:
+    """[tokens]: expected worth of the choice; empty where nobody knows what the others would have been worth."""
+    worth = row["worth"]
+    return (found.allowed.exp() * worth).sum(1) if worth.shape[1] else worth.new_empty(0)
+
+
 def _rows(examples: Examples, among_legal: bool) -> list[dict[str, Any]]:
     count = len(examples.keys)
     return [
@@ -234,6 +243,7 @@ def _rows(examples: Examples, among_legal: bool) -> list[dict[str, Any]]:
             "completion_ids": examples.completion_ids[index],
             "choice_ids": examples.choice_ids[index] if among_legal else [],
             "value": float(examples.values[index]),
+            "worths": examples.worths[index] if examples.worths else [],
             "temperature": examples.temperatures[index] if examples.temperatures else 1.0,
             "logprobs": examples.logprobs[index] if examples.logprobs else [],
             "reference": [],
