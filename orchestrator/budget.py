@@ -11,7 +11,8 @@ def next_brood(state: RunState, generation: int, config: RunConfig) -> Brood:
     """What is to follow a generation whose lives are all committed."""
     population = config.population
     founding = tuple(founder.strategy for founder in population.founders)
-    return Brood(next_size(state, generation, config), config.seed, population.islands, founding)
+    objectives = ("", *config.trainer.alternatives)
+    return Brood(next_size(state, generation, config), config.seed, population.islands, founding, objectives)
 
 
 def next_size(state: RunState, generation: int, config: RunConfig) -> int:

@@ -47,6 +47,8 @@ class FounderConfig(Config):
     """Probability of a uniformly drawn legal action: without it the untouched model never finds food."""
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     """Peak learning rate of its children's training jobs."""
+    objective: str = Field(default="", pattern=rf"{NAME}|^$")
+    """Which of `trainer.alternatives` its children learn by; empty is `trainer.objective`."""
 
 
 def lineage_name(founder: str, repeat: int) -> str:
@@ -204,11 +206,20 @@ class RunConfig(Config):
             raise ValueError(f"selection.survivors: {self.selection.survivors} of {people} leaves nobody; raise it")
         if self.selection.elites > survivors:
             raise ValueError(f"selection.elites: got {self.selection.elites}, but only {survivors} survive; lower it")
-        if self.trainer.enabled and (self.engine.kind == "scripted") != (self.trainer.objective.kind == "scripted"):
-            raise ValueError(
-                f"trainer.objective.kind: got {self.trainer.objective.kind!r} with engine.kind {self.engine.kind!r};"
-                " the scripted engine and the scripted objective go together"
-            )
+        for founder in self.population.founders:
+            if founder.objective and founder.objective not in self.trainer.alternatives:
+                raise ValueError(
+                    f"population.founders: {founder.name} has objective {founder.objective!r}, expected a name in"
+                    " trainer.alternatives"
+                )
+        for name in ["", *self.trainer.alternatives] if self.trainer.enabled else []:
+            kind = self.trainer.learned_by(name).kind
+            if (self.engine.kind == "scripted") != (kind == "scripted"):
+                where = f"alternatives.{name}" if name else "objective"
+                raise ValueError(
+                    f"trainer.{where}.kind: got {kind!r} with engine.kind {self.engine.kind!r};"
+                    " the scripted engine and the scripted objective go together"
+                )
         if (
             isinstance(self.engine, VllmEngineConfig)
             and self.engine.serving == "lora"

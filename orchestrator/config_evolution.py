@@ -55,6 +55,8 @@ class ReproductionConfig(Config):
     """What happens to a child's weights before they are trained."""
     hyperparameter_mutation: float = Field(default=0.2, ge=0, lt=1)
     """Each hyperparameter is multiplied or divided by one plus this, with equal probability (Jaderberg et al. 2017)."""
+    objective_mutation: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a child learns by an objective drawn from all of the trainer's, not by its first parent's."""
     epsilon_decay: float = Field(default=0.5, gt=0, le=1)
     """A child explores this much as often as its first parent, before mutation."""
     mutate_strategy: bool = True

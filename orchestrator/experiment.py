@@ -84,7 +84,7 @@ def _no_crossover(document: Document, place: int) -> None:
 
 def _single_lineage(document: Document, place: int) -> None:
     """One individual, fine-tuned again and again on all that the population would have lived and learned."""
-    population, objective = document["population"], document["trainer"]["objective"]
+    population, trainer = document["population"], document["trainer"]
     births = population["size"] - min(document["selection"]["elites"], population["size"])
     founders = population["founders"]
     population |= {
@@ -95,8 +95,9 @@ def _single_lineage(document: Document, place: int) -> None:
     }
     document["selection"] |= {"survivors": 1.0, "elites": 0, "halving": None}
     document["reproduction"]["crossover"] = 0.0
-    if "max_examples" in objective:
-        objective["max_examples"] *= max(1, births)
+    for objective in [trainer["objective"], *trainer["alternatives"].values()]:
+        if "max_examples" in objective:
+            objective["max_examples"] *= max(1, births)
 
 
 CHANGES: dict[str, Callable[[Document, int], None]] = {

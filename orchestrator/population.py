@@ -62,6 +62,7 @@ def founders(config: PopulationConfig, spread: float, rng: np.random.Generator) 
                 lineage=lineage_name(founder.name, repeat),
                 genome=Genome(
                     strategy=founder.strategy,
+                    objective=founder.objective,
                     hyperparameters=numbers if repeat == 0 else perturb(numbers, spread, rng),
                 ),
             )

@@ -36,6 +36,8 @@ class Brood:
     isles: int = 1
     founding: tuple[str, ...] = ()
     """Strategies of the founders, whose sentences mutants may take over."""
+    objectives: tuple[str, ...] = ("",)
+    """Names of the objectives that mutants may learn by."""
 
 
 def reproduce(
@@ -89,7 +91,7 @@ def _birth(
         generation=first.generation + 1,
         lineage=first.lineage,
         parents=tuple(weights),
-        genome=_inherit(first, second, config, brood.founding, draw),
+        genome=_inherit(first, second, config, brood, draw),
     )
     return TrainingJob(
         child=child,
@@ -124,7 +126,7 @@ def _inherit(
     first: Individual,
     second: Individual | None,
     config: ReproductionConfig,
-    founding: Sequence[str],
+    brood: Brood,
     draw: np.random.Generator,
 ) -> Genome:
     numbers = first.genome.hyperparameters
@@ -138,5 +140,8 @@ def _inherit(
         strategy = second.genome.strategy
     perturbed = perturb(decayed, config.hyperparameter_mutation, draw)
     if config.strategy_mutation > 0 and draw.random() < config.strategy_mutation:
-        strategy = mutate_strategy(strategy, founding, draw)
-    return Genome(strategy=strategy, hyperparameters=perturbed)
+        strategy = mutate_strategy(strategy, brood.founding, draw)
+    objective = first.genome.objective
+    if config.objective_mutation > 0 and draw.random() < config.objective_mutation:
+        objective = brood.objectives[draw.integers(len(brood.objectives))]
+    return Genome(strategy=strategy, hyperparameters=perturbed, objective=objective)

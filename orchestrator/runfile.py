@@ -201,8 +201,9 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":
         return "text that is not Unicode, or nested too deep; write plain text and flat sections"
-    # A tagged union adds the tag to the location, always before the last part.
-    location = [part for part in first["loc"][:-1] if part not in TAGS] + list(first["loc"][-1:])
+    # A tagged union adds the tag to the location, always before the last part; a bad key of a mapping is marked.
+    parts = first["loc"][:-1] if first["loc"][-1:] == ("[key]",) else first["loc"]
+    location = [part for part in parts[:-1] if part not in TAGS] + list(parts[-1:])
     field = ".".join(_short(part).strip("'\"") for part in location)
     if first["type"] == "extra_forbidden":
         return f"{field}: unknown key{_suggestion(location, model)}; remove it or correct its name"

@@ -35,6 +35,8 @@ class Genome(Record):
     strategy: str = Field(min_length=1, max_length=2000)
     """Survival strategy in words, shown to the model in the system turn."""
     hyperparameters: Hyperparameters
+    objective: str = Field(default="", pattern=r"^[a-z0-9_-]{0,63}$")
+    """Which of the trainer's alternatives its weights were learned by; empty for the main one."""
     adapter: str | None = None
     """Content id of the LoRA adapter; None is the untouched base model."""
 

@@ -1,11 +1,13 @@
 """The trainer's part of a run file: which objective makes weights out of records, and on what."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from telemetry.config import Config
 from trainer.config_objectives import ObjectiveConfig, SftConfig
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 class LoraConfig(Config):
@@ -26,6 +28,8 @@ class TrainerConfig(Config):
     """False freezes the weights: newborns keep their parents' (crossed and mutated) adapters."""
     objective: ObjectiveConfig = SftConfig()
     """What is learned from the records."""
+    alternatives: dict[Annotated[str, StringConstraints(pattern=NAME)], ObjectiveConfig] = Field(default_factory=dict)
+    """Further objectives by a name of yours: founders may begin with one, and children may change to another."""
     lora: LoraConfig = LoraConfig()
     """Shape of the adapters."""
     jobs: int = Field(default=1, ge=1, le=10_000)
@@ -40,3 +44,7 @@ class TrainerConfig(Config):
     """Further tries at a failed job; after them the child keeps its first parent's adapter."""
     timeout: float = Field(default=3600.0, gt=0, le=604_800)
     """Seconds one job may take."""
+
+    def learned_by(self, name: str) -> ObjectiveConfig:
+        """The objective that a genome names. Raises KeyError."""
+        return self.alternatives[name] if name else self.objective

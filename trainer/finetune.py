@@ -52,7 +52,7 @@ class Trainer:
         self._config = config
         self._card = card
         self._shelf = Shelf(join_store(store_url))
-        self._objective = build(config, model_dir, self._shelf.load) if config.enabled else None
+        self._objectives = build(config, model_dir, self._shelf.load) if config.enabled else {}
 
     async def run(self, job: TrainingJob, steps: pa.Table) -> Trained:
         """Trains on committed `steps` (schema EXPERIENCE, or more).
@@ -70,10 +70,11 @@ class Trainer:
 
     def _train(self, job: TrainingJob, steps: pa.Table) -> Trained:
         start = self._start(job)
-        if self._objective is None:
+        if not self._objectives:
             return self._publish(job, start, Fit(start.weights), None)
-        examples = self._objective.examples(steps, job)
-        fit = self._objective.fit(start.weights, examples, job)
+        objective = self._objectives[job.child.genome.objective]
+        examples = objective.examples(steps, job)
+        fit = objective.fit(start.weights, examples, job)
         return self._publish(job, Start(fit.weights, "", start.discarded), fit, examples)
 
     def _start(self, job: TrainingJob) -> Start:

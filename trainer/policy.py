@@ -23,6 +23,7 @@ class Policy:
 
     def __init__(self, config: TrainerConfig, model: Path) -> None:
         """`model` is a directory with safetensors weights, `config.json` and `tokenizer.json`."""
+        self.config, self.model = config, model
         torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
         self.on_gpu = config.gpus_per_job > 0
         self.autocast = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(self.on_gpu))

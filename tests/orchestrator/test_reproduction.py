@@ -104,6 +104,25 @@ def test_strategies_stay_in_the_lineage_when_they_may_not_mutate() -> None:
     assert len(inherited) == 2
 
 
+def test_objectives_are_inherited_and_drawn_again() -> None:
+    people = tuple(
+        one.model_copy(update={"genome": one.genome.model_copy(update={"objective": name})})
+        for one, name in zip(population(), ["kto", "", "dpo", "", "", ""], strict=True)
+    )
+    brood = Brood(60, SEED, objectives=("", "kto", "dpo"))
+
+    def objectives(chance: float) -> list[tuple[str, str]]:
+        config = ReproductionConfig(objective_mutation=chance)
+        own = {one.id: one.genome.objective for one in people}
+        jobs = reproduce(people, selection_of(people, 3, 0), config, brood).jobs
+        return [(own[job.child.parents[0]], job.child.genome.objective) for job in jobs]
+
+    assert all(parent == child for parent, child in objectives(0.0))
+    changed = objectives(1.0)
+    assert {child for _, child in changed} == {"", "kto", "dpo"}
+    assert len({pair for pair in changed}) == 9, "whoever the parent, every objective may follow"
+
+
 @given(
     st.integers(1, 6),
     st.integers(0, 3),

@@ -88,6 +88,22 @@ EDITS = [
     ),
     (
         "trainer: {objective: {kind: scripted}}",
+        "trainer: {objective: {kind: scripted}, alternatives: {other: {kind: sft}}}",
+        "trainer.alternatives.other.kind: got 'sft' with engine.kind 'scripted'; the scripted engine and the scripted"
+        " objective go together",
+    ),
+    (
+        "trainer: {objective: {kind: scripted}}",
+        "trainer: {objective: {kind: scripted}, alternatives: {Other: {kind: scripted}}}",
+        f"trainer.alternatives.Other: got 'Other', {NAME}",
+    ),
+    (
+        "strategy: Walk far.",
+        "strategy: Walk far., objective: other",
+        "population.founders: bold has objective 'other', expected a name in trainer.alternatives",
+    ),
+    (
+        "trainer: {objective: {kind: scripted}}",
         "trainer: {objective: {kind: scripted, shift: .nan}}",
         "trainer.objective.shift: got nan, expected: input should be a finite number",
     ),

@@ -55,6 +55,20 @@ def test_equal_histories_give_equal_adapters_on_any_store(tmp_path) -> None:
     assert one.adapter == other.adapter
 
 
+def test_a_child_learns_by_the_objective_of_its_genome(tmp_path) -> None:
+    """The name decides, not where it stands."""
+    shifts = {"": 0.5, "small": 0.1, "large": 2.0}
+    config = CONFIG.model_copy(
+        update={"alternatives": {name: ScriptedConfig(shift=shift) for name, shift in shifts.items() if name}}
+    )
+    for name, shift in shifts.items():
+        task = job(("g000-000", None, 1.0))
+        genome = task.child.genome.model_copy(update={"objective": name})
+        named = task.model_copy(update={"child": task.child.model_copy(update={"genome": genome})})
+        alone = CONFIG.model_copy(update={"objective": ScriptedConfig(shift=shift)})
+        assert run(tmp_path, named, config)[0].adapter == run(tmp_path, task, alone)[0].adapter
+
+
 @pytest.mark.parametrize("change", ["seed", "records", "parent", "mutation"])
 def test_anything_that_matters_changes_the_adapter(tmp_path, change) -> None:
     first, second = parent(tmp_path, 1), parent(tmp_path, 2)

@@ -179,7 +179,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_went_well_becomes_likelier_and_what_went_badly_less(config: Any, model: Path) -> None:
     card = models.card(model, "tiny")
     settings = TrainerConfig(objective=config, lora=LORA, precision="fp32", threads=1)
-    objective: Any = build(settings, model, nobody)
+    objective: Any = build(settings, model, nobody)[""]
     start = fresh(card, settings.lora, np.random.default_rng(0))
     task = job(("g000-000", None, 0.5), ("g000-001", None, 0.5), learning_rate=2e-2)
     table = steps([("g000-000", life, [("eat", 5.0), ("north", -5.0)] * 3) for life in range(4)])
@@ -211,10 +211,10 @@ def test_a_student_comes_to_play_as_the_fittest_does(model: Path) -> None:
     task = job(("g000-000", None, 1.0), learning_rate=2e-2)
     start = fresh(card, LORA, np.random.default_rng(0))
     good = steps([("g000-000", life, [("eat", 5.0), ("north", -5.0)] * 3) for life in range(4)])
-    cloning: Any = build(sft, model, nobody)
+    cloning: Any = build(sft, model, nobody)[""]
     champion = cloning.fit(start, cloning.examples(good, task), task).weights
     settings = sft.model_copy(update={"objective": DistillConfig(epochs=12, batch_size=4)})
-    objective: Any = build(settings, model, {"champion": champion}.__getitem__)
+    objective: Any = build(settings, model, {"champion": champion}.__getitem__)[""]
     bad = steps([("g000-000", life, [("north", -5.0), ("rest", 1.0)] * 3) for life in range(4)])
     taught = task.model_copy(update={"teacher": Parent(individual="g000-003", adapter="champion", weight=0.0)})
     examples = objective.examples(bad, taught)
@@ -230,7 +230,7 @@ def test_a_larger_teacher_must_know_the_same_words(model: Path, tmp_path: Path) 
     other = tmp_path / "other"
     shutil.copytree(model, other)
     settings = TrainerConfig(objective=DistillConfig(teacher=str(other)), lora=LORA, precision="fp32", threads=1)
-    objective: Any = build(settings, model, nobody)
+    objective: Any = build(settings, model, nobody)[""]
     assert objective.larger is not None
     examples = objective.examples(steps(WALKS), PARENTS)
     task = PARENTS

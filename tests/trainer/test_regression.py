@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def objective(model: Path, **settings: Any) -> Any:
     config = RegressionConfig(epochs=40, batch_size=6, **settings)
-    return build(TrainerConfig(objective=config, lora=LORA, precision="fp32", threads=1), model, nobody)
+    return build(TrainerConfig(objective=config, lora=LORA, precision="fp32", threads=1), model, nobody)[""]
 
 
 def walk(outcomes: list[float]) -> pa.Table:

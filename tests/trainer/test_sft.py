@@ -41,7 +41,7 @@ def card(model: Path) -> BaseModelCard:
 
 @pytest.fixture(scope="module")
 def objective(model: Path) -> Any:
-    return build(SETTINGS, model, nobody)
+    return build(SETTINGS, model, nobody)[""]
 
 
 @pytest.fixture
@@ -194,8 +194,8 @@ def test_a_loss_that_is_not_finite_stops_the_job_and_not_the_trainer(objective, 
 
 
 def test_autocast_computes_nearly_the_same(model, start) -> None:
-    half = build(SETTINGS.model_copy(update={"precision": "bf16"}), model, nobody)
-    full = build(SETTINGS, model, nobody)
+    half = build(SETTINGS.model_copy(update={"precision": "bf16"}), model, nobody)[""]
+    full = build(SETTINGS, model, nobody)[""]
     batch = examples(8)
     one, other = half.fit(start, batch, JOB), full.fit(start, batch, JOB)
     assert one.losses != other.losses

@@ -1,18 +1,19 @@
 """One short file per objective, joined by a dict.
 
-An objective is built once per trainer process, with the base model's directory, and then chooses and fits one
-training set after another. Its module, and with it torch, is imported only when it is built.
+An objective is built once per trainer process, on its base model, and then chooses and fits one training set after
+another. Its module, and with it torch, is imported only when it is built.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from telemetry.adapters import LoraWeights
+from telemetry.failures import UsageError
 from trainer.config import TrainerConfig
 from trainer.examples import Examples
 from trainer.job import TrainingJob
@@ -60,8 +61,26 @@ OBJECTIVES = {
 """Class by the `kind` of the objective's config; its module is called like the kind."""
 
 
-def build(config: TrainerConfig, model: Path | None, load: Load) -> Objective:
-    """The configured objective, for the base model in a directory; None for the scripted engine, which has none."""
-    kind = config.objective.kind
-    objective: Objective = getattr(import_module(f"trainer.objectives.{kind}"), OBJECTIVES[kind])(config, model, load)
-    return objective
+def build(config: TrainerConfig, model: Path | None, load: Load) -> dict[str, Objective]:
+    """Every objective of the configuration, by the name that genomes know it by; all share one base model.
+
+    model: directory of the base model; None for the scripted engine, which has none. Raises UsageError.
+    """
+    policy: Any = None
+    built: dict[str, Objective] = {}
+    for name in ("", *config.alternatives):
+        own = config.learned_by(name)
+        if own.kind == "scripted":
+            built[name] = _class(own.kind)(own)
+            continue
+        if model is None:
+            raise UsageError(
+                f"trainer.objective.kind: got {own.kind}, expected scripted; the scripted engine has no weights"
+            )
+        policy = policy or import_module("trainer.policy").Policy(config, model)
+        built[name] = _class(own.kind)(own, policy, load)
+    return built
+
+
+def _class(kind: str) -> Any:
+    return getattr(import_module(f"trainer.objectives.{kind}"), OBJECTIVES[kind])

@@ -12,7 +12,6 @@ import torch
 from telemetry.adapters import LoraWeights
 from telemetry.failures import UsageError
 from telemetry.seeds import rng
-from trainer.config import TrainerConfig
 from trainer.config_objectives import DistillConfig
 from trainer.examples import Examples, NoExamples, decisions, in_rounds
 from trainer.job import TrainingJob
@@ -24,13 +23,12 @@ from trainer.policy import Policy
 class Distill(Learned[DistillConfig]):
     """Brings the child's distribution over the actions near the teacher's, wherever the parents have been."""
 
-    kind = "distill"
-
-    def __init__(self, config: TrainerConfig, model: Path | None, load: Load) -> None:
-        super().__init__(config, model, load)
+    def __init__(self, config: DistillConfig, policy: Policy, load: Load) -> None:
+        """Raises UsageError for a teacher that speaks other tokens."""
+        super().__init__(config, policy, load)
         self.larger: Policy | None = None
-        if self.config.teacher is not None and model is not None:
-            self.larger = Policy(config, _same_words(Path(self.config.teacher), model))
+        if config.teacher is not None:
+            self.larger = Policy(policy.config, _same_words(Path(config.teacher), policy.model))
 
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """Decisions drawn at random, in rounds over the actions; of free text only the teacher's own."""

@@ -17,8 +17,6 @@ from trainer.objectives.learned import Batch, Learned
 class Dpo(Learned[DpoConfig]):
     """Widens the margin between better and worse beyond that of the reference."""
 
-    kind = "dpo"
-
     def compares(self) -> bool:
         """Always."""
         return True

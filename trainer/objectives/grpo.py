@@ -16,8 +16,6 @@ from trainer.objectives.learned import Batch, Learned
 class Grpo(Learned[GrpoConfig]):
     """Raises the likelihood of what went better than the group's average in the same world, lowers that of the rest."""
 
-    kind = "grpo"
-
     def compares(self) -> bool:
         """Where the divergence from the start counts."""
         return self.config.beta > 0

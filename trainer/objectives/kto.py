@@ -15,8 +15,6 @@ from trainer.objectives.learned import Batch, Learned
 class Kto(Learned[KtoConfig]):
     """Makes good decisions likelier than under the reference, and bad ones less likely."""
 
-    kind = "kto"
-
     def compares(self) -> bool:
         """Always."""
         return True

@@ -9,8 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import torch
@@ -21,9 +20,7 @@ from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
 from telemetry.adapters import LoraWeights
-from telemetry.failures import UsageError
 from telemetry.seeds import rng
-from trainer.config import TrainerConfig
 from trainer.config_objectives import LearningConfig
 from trainer.examples import Examples
 from trainer.job import TrainingJob
@@ -67,17 +64,9 @@ class Batch:
 class Learned(ABC, Generic[C]):
     """Fits training sets one after another on one frozen base model."""
 
-    kind: ClassVar[str]
-
-    def __init__(self, config: TrainerConfig, model: Path | None, load: Load) -> None:
-        if config.objective.kind != self.kind:
-            raise TypeError(f"objective {config.objective.kind!r} is not {self.kind}")
-        if model is None:
-            raise UsageError(
-                f"trainer.objective.kind: got {self.kind}, expected scripted; the scripted engine has no weights"
-            )
-        self.config: C = config.objective  # type: ignore[assignment]  # told apart by their kind
-        self.policy = Policy(config, model)
+    def __init__(self, config: C, policy: Policy, load: Load) -> None:
+        self.config = config
+        self.policy = policy
         self.load = load
 
     def compares(self) -> bool:

@@ -20,8 +20,6 @@ from trainer.objectives.learned import Batch, Learned
 class Regression(Learned[RegressionConfig]):
     """Lowers the squared error of the forecast drawn, in expectation."""
 
-    kind = "regression"
-
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """Decisions drawn at random, and the squared error of every action there, in variances of the outcomes.
 

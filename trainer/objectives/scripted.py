@@ -6,27 +6,23 @@ start, so equal histories give equal adapters and any lost, repeated or reordere
 
 import json
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from telemetry.adapters import LoraWeights
 from telemetry.seeds import rng
-from trainer.config import TrainerConfig
 from trainer.config_objectives import ScriptedConfig, SftConfig
 from trainer.examples import Examples, decisions, good_decisions
 from trainer.job import TrainingJob
-from trainer.objectives import Fit, Load
+from trainer.objectives import Fit
 
 
 class Scripted:
     """Shifts weights by addressed noise. Needs no model, no torch."""
 
-    def __init__(self, config: TrainerConfig, model: Path | None, load: Load) -> None:
-        if not isinstance(config.objective, ScriptedConfig):
-            raise TypeError(f"objective {config.objective.kind!r} is not scripted")
-        self._shift = config.objective.shift
+    def __init__(self, config: ScriptedConfig) -> None:
+        self._shift = config.shift
 
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """Chooses as `sft` does, so that dry runs walk the same path."""

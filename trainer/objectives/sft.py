@@ -12,8 +12,6 @@ from trainer.objectives.learned import Batch, Learned
 class Sft(Learned[SftConfig]):
     """Raises the likelihood of what went well."""
 
-    kind = "sft"
-
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """Decisions above the threshold with their weights."""
         return good_decisions(decisions(steps, job, self.config), self.config)
