@@ -146,7 +146,7 @@ def replay(
 @app.command(epilog="Example: `forager evaluate runs/demo --who champion --lives 128`")
 def evaluate(
     run: RunPlace,
-    who: Annotated[str, typer.Option(help="founder, champion, random, heuristic, or an individual's id.")] = "champion",
+    who: Annotated[str, typer.Option(help="founder, champion, random, heuristic or an id.")] = "champion",
     lives: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out worlds to live in.")] = 64,
     json: Json = False,
 ) -> None:

@@ -117,6 +117,9 @@ def _verdict(summary: Summary) -> Text:
         text.append(gain, style=style if clear else "")
         text.append(" its founder, the untouched model")
         text.append("" if clear else " (no clear gain: the intervals overlap or the founder fares better)")
+    if summary.gap is not None:
+        gap = f"{number(abs(summary.gap))} {'more' if summary.gap >= 0 else 'less'}"
+        text.append(f"\ngap       {gap} where it was selected than in held-out worlds", style="dim")
     return text.append(f"\nancestry  {' > '.join(summary.ancestry)}", style="dim")
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -14,7 +15,7 @@ from orchestrator.cluster import cluster
 from orchestrator.config import RunConfig, engine_gpus, gpus_needed
 from orchestrator.credentials import prepare
 from orchestrator.display import Display, open_display
-from orchestrator.evaluation import HeldOut, founder_of, model_rows, reference_rows
+from orchestrator.evaluation import HeldOut, Player, founder_of, in_manner, model_rows, reference_rows
 from orchestrator.events import EvaluationRow
 from orchestrator.fitness import load_function
 from orchestrator.generation import Rooms, run_generation
@@ -130,8 +131,12 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
 
 def _evaluate(run: Run, workers: WorkersRoom) -> list[EvaluationRow]:
     worlds, best = HeldOut(run.config, run.config.evaluation.lives), champion(run.state)
-    players = [("founder", founder_of(run.state, best)), ("champion", best)]
-    return reference_rows(worlds) + model_rows(workers, players, worlds)
+    players = [Player("founder", founder_of(run.state, best)), Player("champion", best)]
+    rows = reference_rows(worlds) + model_rows(workers, players, worlds)
+    if run.config.evaluation.manners == 0:
+        return rows
+    manners = [in_manner(best, "champion", manner) for manner in ("likeliest", "exploring")]
+    return rows + model_rows(workers, manners, replace(worlds, lives=run.config.evaluation.manners))
 
 
 def _ticker(display: Display, metrics: Metrics, workers: WorkersRoom) -> Tick:

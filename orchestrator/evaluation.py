@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,21 @@ from workers.environment import is_shared
 from workers.guard import boundary
 from workers.reference import reference, references
 from workers.registry import held_out, make
+
+Manner = Literal["drawn", "likeliest", "exploring"]
+"""How actions are taken: drawn from the model at the genome's temperature; the likeliest; or as in the run, epsilon and
+all."""
+COLD = 0.01
+"""Temperature at which only the likeliest action is left."""
+
+
+class Player(NamedTuple):
+    """Who is evaluated, and how it takes its actions."""
+
+    who: str
+    individual: Individual
+    manner: Manner = "drawn"
+
 
 COLUMNS = ("steps", "end", "cause", "energy", "result")
 
@@ -67,26 +82,43 @@ def reference_rows(worlds: HeldOut) -> list[EvaluationRow]:
     return [reference_row(who, worlds) for who in references(worlds.world())]
 
 
-def model_rows(room: WorkersRoom, players: Sequence[tuple[str, Individual]], worlds: HeldOut) -> list[EvaluationRow]:
-    """How models fare, playing by their own genome without exploration."""
+def model_rows(room: WorkersRoom, players: Sequence[Player], worlds: HeldOut) -> list[EvaluationRow]:
+    """How models fare, playing by their own genome."""
     seats = worlds.seats
-    tables = [[_seated(individual, seat) for seat in range(seats)] for _, individual in players]
+    tables = [[_seated(one, seat) for seat in range(seats)] for one in players]
     # Whoever is tried out together in a shared world would meet there.
     calls = tables if seats > 1 else [[one for table in tables for one in table]]
     summaries = [one for together in calls for one in room.try_out(together, worlds.seeds)]
     rows = []
-    for (who, individual), seated in zip(players, tables, strict=True):
+    for player, seated in zip(players, tables, strict=True):
         names = {one.id: seat for seat, one in enumerate(seated)}
         own = [one for one in summaries if one.key.individual in names and one.founder]
         own.sort(key=lambda one: (one.key.life, names[one.key.individual]))
         lives = [{name: getattr(one, name) for name in COLUMNS} for one in own]
-        rows.append(row(who, lives, worlds, individual=individual))
+        rows.append(row(player.who, lives, worlds, individual=player.individual))
     return rows
 
 
 def founder_of(state: RunState, individual: Individual) -> Individual:
     """The founder of an individual's lineage: its strategy on the untouched base model."""
     return next(one for one in state.created.founders if one.lineage == individual.lineage).with_adapter(None)
+
+
+def in_manner(individual: Individual, who: str, manner: Manner) -> Player:
+    """The player `who-manner`."""
+    return Player(f"{who}-{manner}", individual, manner)
+
+
+def player_of(state: RunState, who: str) -> Player:
+    """The player meant by `founder`, `champion` or an id, with a manner or without: `champion-likeliest`.
+
+    Raises UsageError when there is none.
+    """
+    name, _, last = who.rpartition("-")
+    for manner in get_args(Manner):
+        if name and last == manner:
+            return Player(who, find(state, name), manner)
+    return Player(who, find(state, who))
 
 
 def find(state: RunState, who: str) -> Individual:
@@ -157,9 +189,12 @@ def _measures(world: Any, lives: Sequence[Mapping[str, Any]]) -> dict[str, Estim
     return {name: Estimate(value=value, low=low, high=high) for name, (value, low, high) in found.items()}
 
 
-def _seated(individual: Individual, seat: int) -> Individual:
-    """The same genome with epsilon 0, under an id of its own, so that evaluation draws are not those of the run."""
-    numbers = individual.genome.hyperparameters.model_copy(update={"epsilon": 0.0})
+def _seated(player: Player, seat: int) -> Individual:
+    """The genome as it is to play, under an id of its own, so that evaluation draws are not those of the run."""
+    individual, manner = player.individual, player.manner
+    changes = {"drawn": {"epsilon": 0.0}, "likeliest": {"epsilon": 0.0, "temperature": COLD}, "exploring": {}}[manner]
+    numbers = individual.genome.hyperparameters.model_copy(update=changes)
     genome = individual.genome.model_copy(update={"hyperparameters": numbers})
     own = f"{seat:03d}" if seat else ""
-    return individual.model_copy(update={"id": f"g9{own}{individual.id[1:]}", "genome": genome})
+    digit = 9 - get_args(Manner).index(manner)
+    return individual.model_copy(update={"id": f"g{digit}{own}{individual.id[1:]}", "genome": genome})

@@ -4,7 +4,7 @@ from typing import Any
 
 from orchestrator.console import print_summary
 from orchestrator.driver import worker_rooms
-from orchestrator.evaluation import HeldOut, find, model_rows, reference_row
+from orchestrator.evaluation import HeldOut, model_rows, player_of, reference_row
 from orchestrator.rooms import find_model
 from orchestrator.run import config_of
 from orchestrator.state import RunState
@@ -37,7 +37,7 @@ def evaluate_one(store: Store, state: RunState, who: str, lives: int) -> dict[st
     if who in references(worlds.world()) or who in SCRIPTED:
         row = reference_row(who, worlds)
     else:
-        individual = find(state, who)
+        one = player_of(state, who)
         with worker_rooms(store, config, find_model(config)) as room:
-            [row] = model_rows(room, [(who, individual)], worlds)
+            [row] = model_rows(room, [one], worlds)
     return row.model_dump(mode="json")

@@ -22,7 +22,20 @@ MAX_BYTES = 1 << 20
 
 TAGS = frozenset(
     [
-        *("vllm", "scripted", "sft", "kto", "dpo", "grpo", "distill", "rmst", "energy", "result", "custom"),
+        *(
+            "vllm",
+            "scripted",
+            "sft",
+            "kto",
+            "dpo",
+            "grpo",
+            "regression",
+            "distill",
+            "rmst",
+            "energy",
+            "result",
+            "custom",
+        ),
         *("linear", "extrapolation", "ties", "dare", "subspace", "gaussian", "spectral", "masking"),
     ]
 )

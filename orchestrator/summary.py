@@ -112,6 +112,11 @@ class Summary(Record):
     """From the founder to the champion by first parents."""
     ratios: dict[str, float]
     """Champion's held-out mean over that of `founder`, `random`, `heuristic`, where measured and not 0."""
+    gap: float | None
+    """Fitness of the champion where it was selected, less that in held-out worlds, exploring in both; null if unknown.
+
+    Whoever is selected was lucky as well, so a small gap is no fault; a large one is what does not generalise.
+    """
     totals: Totals
     lineages: tuple[LineageRow, ...]
 
@@ -140,6 +145,7 @@ def summarize(state: RunState, config: RunConfig) -> Summary:
         champion=champion,
         ancestry=ancestry(champion, state) if champion else (),
         ratios=_ratios(evaluation),
+        gap=_gap(state, evaluation),
         totals=_totals(state),
         lineages=lineage_rows(state),
     )
@@ -158,7 +164,7 @@ def status(state: RunState) -> dict[str, Any]:
     """
     config = RunConfig.model_validate(state.created.config)
     summary = summarize(state, config)
-    keys = {"history", "training", "evaluation", "ancestry", "lineages", "ratios", "totals"}
+    keys = {"history", "training", "evaluation", "ancestry", "lineages", "ratios", "gap", "totals"}
     planned = len(state.population) * config.population.lives
     return {
         **summary.model_dump(mode="json", exclude=keys),
@@ -168,6 +174,7 @@ def status(state: RunState) -> dict[str, Any]:
         "lineages_culled": list(state.culled()),
         "last_generation": summary.history[-1].model_dump(mode="json") if summary.history else None,
         "ratios": summary.ratios,
+        "gap": summary.gap,
         "totals": summary.totals.model_dump(mode="json"),
     }
 
@@ -233,6 +240,13 @@ def _ratios(rows: Iterable[EvaluationRow]) -> dict[str, float]:
         return {}
     others = ("founder", "random", "heuristic")
     return {who: means["champion"] / means[who] for who in others if means.get(who, 0) > 0}
+
+
+def _gap(state: RunState, rows: Iterable[EvaluationRow]) -> float | None:
+    held_out = next((row.mean for row in rows if row.who == "champion-exploring"), None)
+    if held_out is None or not state.history:
+        return None
+    return ranked(state.history[-1].fitness)[0].value - held_out
 
 
 def _totals(state: RunState) -> Totals:

@@ -120,7 +120,7 @@ def test_objectives_are_inherited_and_drawn_again() -> None:
     assert all(parent == child for parent, child in objectives(0.0))
     changed = objectives(1.0)
     assert {child for _, child in changed} == {"", "kto", "dpo"}
-    assert len({pair for pair in changed}) == 9, "whoever the parent, every objective may follow"
+    assert len(set(changed)) == 9, "whoever the parent, every objective may follow"
 
 
 @given(

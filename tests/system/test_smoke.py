@@ -82,8 +82,11 @@ def test_evaluate_repeats_the_journaled_rows(finished: Path) -> None:
     entries = (json.loads(path.read_text()) for path in sorted((finished / "journal").glob("*.json")))
     [event] = [entry["body"] for entry in entries if entry["kind"] == "evaluation"]
     for row in event["rows"]:
-        again = json.loads(output("evaluate", finished, "--who", row["who"], "--lives", "32", "--json"))
+        again = json.loads(output("evaluate", finished, "--who", row["who"], "--lives", f"{row['lives']}", "--json"))
         assert again["mean"] == row["mean"], row["who"]
+    means = {row["who"]: row["mean"] for row in event["rows"]}
+    assert len({means["champion"], means["champion-likeliest"], means["champion-exploring"]}) == 3
+    assert json.loads(output("status", finished, "--json"))["gap"] is not None
 
 
 def test_another_seed_is_another_run(finished: Path, tmp_path: Path) -> None:
