@@ -5,6 +5,7 @@ from collections import Counter
 from orchestrator.config import RunConfig
 from orchestrator.reproduction import Brood
 from orchestrator.state import RunState
+from trainer.config_objectives import EsConfig
 
 
 def next_brood(state: RunState, generation: int, config: RunConfig) -> Brood:
@@ -12,7 +13,10 @@ def next_brood(state: RunState, generation: int, config: RunConfig) -> Brood:
     population = config.population
     founding = tuple(founder.strategy for founder in population.founders)
     objectives = ("", *config.trainer.alternatives)
-    return Brood(next_size(state, generation, config), config.seed, population.islands, founding, objectives)
+    own = config.trainer.objective
+    strategy = own if isinstance(own, EsConfig) and config.trainer.enabled else None
+    size = next_size(state, generation, config)
+    return Brood(size, config.seed, population.islands, founding, objectives, strategy)
 
 
 def next_size(state: RunState, generation: int, config: RunConfig) -> int:

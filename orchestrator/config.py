@@ -216,6 +216,9 @@ class RunConfig(Config):
                 )
         for name in ["", *self.trainer.alternatives] if self.trainer.enabled else []:
             kind = self.trainer.learned_by(name).kind
+            if kind == "es":
+                self._check_evolution_strategy()
+                continue
             if (self.engine.kind == "scripted") != (kind == "scripted"):
                 where = f"alternatives.{name}" if name else "objective"
                 raise ValueError(
@@ -232,6 +235,20 @@ class RunConfig(Config):
                 f" expected at most engine.max_rank {self.engine.max_rank}"
             )
         return self
+
+    def _check_evolution_strategy(self) -> None:
+        """Everybody's lives move the centre, so nobody may be left out."""
+        rules = {
+            "trainer.alternatives": (len(self.trainer.alternatives), 0),
+            "selection.survivors": (self.selection.survivors, 1.0),
+            "selection.elites": (self.selection.elites, 0),
+            "selection.method": (self.selection.method, "truncation"),
+            "population.islands": (self.population.islands, 1),
+            "population.size": (self.population.size, self.population.size + self.population.size % 2),
+        }
+        for field, (got, expected) in rules.items():
+            if got != expected:
+                raise ValueError(f"{field}: got {got}, expected {expected} with trainer.objective.kind 'es'")
 
 
 def engine_gpus(config: RunConfig) -> float:

@@ -11,8 +11,9 @@ from orchestrator.selection import Selection
 from orchestrator.strategy import mutate_strategy
 from telemetry.records import Genome, Hyperparameters, Individual
 from telemetry.seeds import rng, seed63
+from trainer.config_objectives import EsConfig
 from trainer.config_operators import CrossoverConfig, ExtrapolatingCrossover
-from trainer.job import Parent, TrainingJob
+from trainer.job import Parent, Perturbation, TrainingJob
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Brood:
     """Strategies of the founders, whose sentences mutants may take over."""
     objectives: tuple[str, ...] = ("",)
     """Names of the objectives that mutants may learn by."""
+    strategy: EsConfig | None = None
+    """The evolution strategy that makes the births, in place of parents who cross, mutate and teach."""
 
 
 def reproduce(
@@ -50,6 +53,8 @@ def reproduce(
     """
     if brood.size == 0:
         return Births(elites=(), jobs=())
+    if brood.strategy is not None:
+        return _mirrored(in_order(population), selection, config, brood, brood.strategy)
     generation = population[0].generation + 1
     elites: list[Individual] = []
     jobs: list[TrainingJob] = []
@@ -63,6 +68,53 @@ def reproduce(
         newborns = ids[len(unchanged) :]
         jobs += [_birth(parents, born, child, config, brood) for born, child in enumerate(newborns)]
     return Births(elites=tuple(elites), jobs=tuple(jobs))
+
+
+def _mirrored(
+    population: Sequence[Individual], selection: Selection, config: ReproductionConfig, brood: Brood, es: EsConfig
+) -> Births:
+    """Everybody's successor: the centre of all, weighted by rank, plus or minus noise; neighbours are a pair."""
+    generation = population[0].generation + 1
+    shares = dict(zip(selection.survivors, utilities(len(selection.survivors), es.step), strict=True))
+    everybody = tuple(
+        Parent(individual=one.id, adapter=one.genome.adapter, weight=shares.get(one.id, 0.0)) for one in population
+    )
+    jobs = []
+    for place in range(brood.size):
+        old, pair = population[place % len(population)], place // 2
+        numbers = old.genome.hyperparameters
+        decayed = numbers.model_copy(update={"epsilon": numbers.epsilon * config.epsilon_decay})
+        child = Individual(
+            id=individual_id(generation, place),
+            generation=generation,
+            lineage=old.lineage,
+            parents=(old.id,),
+            genome=Genome(strategy=old.genome.strategy, hyperparameters=decayed),
+        )
+        jobs.append(
+            TrainingJob(
+                child=child,
+                # The first one's adapter is kept if the job fails.
+                parents=(everybody[place % len(population)], *(one for one in everybody if one.individual != old.id)),
+                crossover=config.weight_crossover,
+                mutation=config.weight_mutation,
+                seed=seed63(brood.seed, "es", generation, pair),
+                perturbation=Perturbation(
+                    centre=seed63(brood.seed, "es"), sigma=es.sigma, sign=1 if place % 2 == 0 else -1
+                ),
+            )
+        )
+    return Births(elites=(), jobs=tuple(jobs))
+
+
+def utilities(count: int, step: float) -> list[float]:
+    """What each of `count` ranks, best first, contributes to the next centre; they add up to 1.
+
+    With a step of 1 the better half counts, more the better it was, and the rest not at all.
+    """
+    raw = np.maximum(0.0, np.log(count / 2 + 1) - np.log(np.arange(1, count + 1)))
+    weights: list[float] = (1 / count + step * (raw / raw.sum() - 1 / count)).tolist()
+    return weights
 
 
 def _by_island(population: Sequence[Individual], selection: Selection, isles: int) -> list[list[Individual]]:

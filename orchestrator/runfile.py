@@ -14,31 +14,17 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.config import RunConfig, semantic
+from orchestrator.config import FitnessConfig, RunConfig, semantic
 from telemetry.failures import UsageError
+from trainer.config_objectives import ObjectiveConfig
+from trainer.config_operators import CrossoverConfig, MutationConfig
+from workers.config import EngineConfig
 
 MAX_BYTES = 1 << 20
 
 
-TAGS = frozenset(
-    [
-        *(
-            "vllm",
-            "scripted",
-            "sft",
-            "kto",
-            "dpo",
-            "grpo",
-            "regression",
-            "distill",
-            "rmst",
-            "energy",
-            "result",
-            "custom",
-        ),
-        *("linear", "extrapolation", "ties", "dare", "subspace", "gaussian", "spectral", "masking"),
-    ]
-)
+UNIONS = (EngineConfig, FitnessConfig, ObjectiveConfig, CrossoverConfig, MutationConfig)
+TAGS = frozenset(member.model_fields["kind"].default for union in UNIONS for member in get_args(get_args(union)[0]))
 """Kinds of tagged unions: pydantic adds them to where a mistake is."""
 C = TypeVar("C", bound=BaseModel)
 

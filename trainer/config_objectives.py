@@ -130,6 +130,21 @@ class DistillConfig(LearningConfig):
     """Directory of a larger model with the same tokenizer; null is the fittest survivor."""
 
 
+class EsConfig(Config):
+    """An evolution strategy: no gradient, only lives. Everybody is one centre plus or minus noise, in mirrored pairs.
+
+    The next centre moves towards the fitter by rank. Noise is on B only: with A in common, the mean of the weight
+    changes is the mean of the Bs, exactly. (Salimans et al. 2017, arXiv 1703.03864; ranks as in Wierstra et al. 2014,
+    natural evolution strategies; low-rank noise as in EGGROLL, arXiv 2511.16652.)
+    """
+
+    kind: Literal["es"] = "es"
+    sigma: float = Field(default=0.02, gt=0, le=10)
+    """Standard deviation of the noise on every entry of B."""
+    step: float = Field(default=1.0, gt=0, le=3)
+    """How far the centre moves: 1 is to the mean of everybody weighted by rank."""
+
+
 class ScriptedConfig(Config):
     """No learning at all: a small adapter drawn from a hash of the training set. For tests and dry runs."""
 
@@ -139,6 +154,6 @@ class ScriptedConfig(Config):
 
 
 ObjectiveConfig = Annotated[
-    SftConfig | KtoConfig | DpoConfig | GrpoConfig | RegressionConfig | DistillConfig | ScriptedConfig,
+    SftConfig | KtoConfig | DpoConfig | GrpoConfig | RegressionConfig | DistillConfig | EsConfig | ScriptedConfig,
     Field(discriminator="kind"),
 ]

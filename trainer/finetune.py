@@ -21,6 +21,7 @@ from telemetry.seeds import rng
 from telemetry.store import join_store
 from trainer.config import TrainerConfig
 from trainer.crossover import crossover
+from trainer.evolution_strategy import perturbed
 from trainer.examples import Examples, NoExamples
 from trainer.job import TrainingJob, TrainingResult, keep_parent
 from trainer.lowrank import fresh
@@ -70,7 +71,7 @@ class Trainer:
 
     def _train(self, job: TrainingJob, steps: pa.Table) -> Trained:
         start = self._start(job)
-        if not self._objectives:
+        if not self._objectives or job.perturbation is not None:
             return self._publish(job, start, Fit(start.weights), None)
         objective = self._objectives[job.child.genome.objective]
         examples = objective.examples(steps, job)
@@ -82,6 +83,9 @@ class Trainer:
         lora = self._config.lora
         heirs = [(parent.adapter, parent.weight) for parent in job.parents if parent.weight != 0]
         loaded = [(self._shelf.load(adapter) if adapter else None, weight) for adapter, weight in heirs]
+        if job.perturbation is not None:
+            weights, discarded = perturbed(loaded, job.perturbation, self._card, lora, job.seed)
+            return Start(weights, "", discarded)
         if any(weights for weights, _ in loaded):
             crossed, discarded = crossover(loaded, job.crossover, lora, rng(job.seed, "crossover"))
             known = next((id_ for (id_, _), (weights, _) in zip(heirs, loaded, strict=True) if weights is crossed), "")

@@ -19,6 +19,17 @@ class Parent(Record):
     """Factor of this parent's weight change in the child's starting point."""
 
 
+class Perturbation(Record):
+    """An evolution strategy's part in a birth: the child is its parents' centre plus or minus noise."""
+
+    centre: int = Field(ge=0)
+    """Seed of the first centre, the same for everybody."""
+    sigma: float = Field(gt=0)
+    """Standard deviation of the noise on every entry of B."""
+    sign: Literal[-1, 1]
+    """The two of a pair have the same seed and opposite signs."""
+
+
 class TrainingJob(Record):
     """Everything that decides a child's weights, besides the objective's own settings."""
 
@@ -32,6 +43,8 @@ class TrainingJob(Record):
     seed: int = Field(ge=0)
     teacher: Parent | None = None
     """The fittest survivor of the island; null where nobody is to be learned from."""
+    perturbation: Perturbation | None = None
+    """null where births are crossed, mutated and trained."""
 
 
 class TrainingResult(Record):

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from orchestrator.config import FounderConfig, PopulationConfig
 from orchestrator.config_evolution import ReproductionConfig
 from orchestrator.population import founders, individual_id
-from orchestrator.reproduction import Births, Brood, reproduce
+from orchestrator.reproduction import Births, Brood, reproduce, utilities
 from orchestrator.selection import Selection
 from telemetry.records import Individual
 from telemetry.seeds import rng
+from trainer.config_objectives import EsConfig
 
 SEED = 11
 
@@ -121,6 +122,23 @@ def test_objectives_are_inherited_and_drawn_again() -> None:
     changed = objectives(1.0)
     assert {child for _, child in changed} == {"", "kto", "dpo"}
     assert len(set(changed)) == 9, "whoever the parent, every objective may follow"
+
+
+def test_an_evolution_strategy_moves_everybody_around_one_centre() -> None:
+    people = population(6)
+    ranked = Selection(survivors=tuple(one.id for one in people[::-1]), elites=(), culled=())
+    strategy = EsConfig(sigma=0.1)
+    jobs = reproduce(people, ranked, ReproductionConfig(), Brood(6, SEED, strategy=strategy)).jobs
+    assert [job.child.parents for job in jobs] == [(one.id,) for one in people]
+    assert [job.child.lineage for job in jobs] == [one.lineage for one in people]
+    assert all({parent.individual for parent in job.parents} == {one.id for one in people} for job in jobs)
+    weights = {parent.individual: parent.weight for parent in jobs[0].parents}
+    assert weights == dict(zip(ranked.survivors, utilities(6, 1.0), strict=True))
+    signs = [job.perturbation.sign for job in jobs if job.perturbation]
+    assert signs == [1, -1] * 3
+    assert [one.seed for one in jobs[::2]] == [other.seed for other in jobs[1::2]]
+    assert len({job.seed for job in jobs}) == 3
+    assert reproduce(people[::-1], ranked, ReproductionConfig(), Brood(6, SEED, strategy=strategy)).jobs == jobs
 
 
 @given(

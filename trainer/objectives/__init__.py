@@ -70,6 +70,8 @@ def build(config: TrainerConfig, model: Path | None, load: Load) -> dict[str, Ob
     built: dict[str, Objective] = {}
     for name in ("", *config.alternatives):
         own = config.learned_by(name)
+        if own.kind == "es":
+            continue  # births are all there is to it
         if own.kind == "scripted":
             built[name] = _class(own.kind)(own)
             continue
