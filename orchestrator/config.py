@@ -225,6 +225,8 @@ class RunConfig(Config):
                     f"trainer.{where}.kind: got {kind!r} with engine.kind {self.engine.kind!r};"
                     " the scripted engine and the scripted objective go together"
                 )
+        if self.trainer.workers > 1 and self.ray.executor == "inprocess":
+            raise ValueError(f"trainer.workers: got {self.trainer.workers}, expected 1 with ray.executor 'inprocess'")
         if (
             isinstance(self.engine, VllmEngineConfig)
             and self.engine.serving == "lora"
@@ -258,7 +260,9 @@ def engine_gpus(config: RunConfig) -> float:
 
 def gpus_needed(config: RunConfig) -> float:
     """GPUs that all engines and trainers of a run hold at the same time."""
-    return engine_gpus(config) + (config.trainer.jobs * config.trainer.gpus_per_job if config.trainer.enabled else 0.0)
+    return engine_gpus(config) + (
+        config.trainer.jobs * config.trainer.workers * config.trainer.gpus_per_job if config.trainer.enabled else 0.0
+    )
 
 
 OPERATIONAL = ("workers", "ledger", "metrics", "ray", "evaluation")
@@ -271,6 +275,9 @@ OPERATIONAL = ("workers", "ledger", "metrics", "ray", "evaluation")
 def semantic(document: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a run's results: a configuration, dumped as JSON values, without its operational parts."""
     kept = {section: value for section, value in document.items() if section not in OPERATIONAL}
-    for section, fields in (("engine", ("count", "threads")), ("trainer", ("jobs", "retries", "threads", "timeout"))):
+    for section, fields in (
+        ("engine", ("count", "threads")),
+        ("trainer", ("jobs", "workers", "retries", "threads", "timeout")),
+    ):
         kept[section] = {name: value for name, value in kept[section].items() if name not in fields}
     return kept

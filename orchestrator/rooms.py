@@ -28,6 +28,7 @@ from telemetry.store import join_store
 from trainer.finetune import Trainer
 from trainer.job import TrainingJob
 from trainer.launch import TrainerPool
+from trainer.team import join
 from workers import engines
 from workers.agent import AgentHost
 from workers.config import ScriptedEngineConfig, VllmEngineConfig
@@ -195,7 +196,14 @@ class Builder:
             model_dir=self._model.directory,
             store_url=self._store_url,
         )
-        return await self._host(build, f"trainer-{index}", gpus=config.gpus_per_job, call_timeout=config.timeout)
+        host = partial(self._host, build, gpus=config.gpus_per_job, call_timeout=config.timeout)
+        if config.workers == 1:
+            return await host(f"trainer-{index}")
+        # On this machine alone, nothing of the group is to be heard outside.
+        inside = self._config.ray.address is None
+        host = partial(host, environment={"GLOO_SOCKET_IFNAME": "lo"} if inside else None)
+        names = [f"trainer-{index}-{rank}" for rank in range(config.workers)]
+        return await join(names, host, "127.0.0.1" if inside else None)
 
     async def _host(
         self,

@@ -34,10 +34,12 @@ class TrainerConfig(Config):
     """Shape of the adapters."""
     jobs: int = Field(default=1, ge=1, le=10_000)
     """Trainer actors: jobs that run at the same time."""
+    workers: int = Field(default=1, ge=1, le=1024)
+    """Processes of each job, on any nodes: each takes its part of every batch, and the result is that of one."""
     gpus_per_job: float = Field(default=0.0, ge=0, le=64)
-    """GPUs of each trainer actor; 0 trains on the CPU."""
+    """GPUs of each process of a job; 0 trains on the CPU."""
     threads: int = Field(default=0, ge=0, le=1024)
-    """CPU threads of each job; 0 takes all cores of the machine."""
+    """CPU threads of each process of a job; 0 takes all cores of the machine."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16 keeps fp32 weights and computes under bfloat16 autocast; auto does so where the hardware multiplies bf16."""
     retries: int = Field(default=1, ge=0, le=100)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import socket
 from statistics import fmean
 
 import pyarrow as pa
@@ -54,6 +55,29 @@ class Trainer:
         self._card = card
         self._shelf = Shelf(join_store(store_url))
         self._objectives = build(config, model_dir, self._shelf.load) if config.enabled else {}
+        self._rank = 0
+        self._listener: socket | None = None
+
+    async def listen(self, host: str | None) -> tuple[str, int]:
+        """Where the other processes of a group find this one; None is this machine's address in the cluster."""
+        from trainer.group import listen, own_address
+
+        self._listener = listen(host or own_address())
+        address: tuple[str, int] = self._listener.getsockname()[:2]
+        return address
+
+    async def join(self, host: str, port: int, rank: int, size: int) -> None:
+        """Shares every further job with the other processes of a group; waits until all have joined.
+
+        Only rank 0 publishes.
+        """
+        from trainer.group import Group
+
+        listener = self._listener.detach() if self._listener else None
+        group = await asyncio.to_thread(Group.join, host, port, rank, size, self._config.timeout, listener)
+        self._rank = rank
+        for objective in self._objectives.values():
+            objective.join(group)
 
     async def run(self, job: TrainingJob, steps: pa.Table) -> Trained:
         """Trains on committed `steps` (schema EXPERIENCE, or more).
@@ -97,7 +121,7 @@ class Trainer:
     def _publish(self, job: TrainingJob, made: Start, fit: Fit, examples: Examples | None) -> Trained:
         adapter = made.adapter
         refs: tuple[FileRef, ...] = ()
-        if adapter == "":
+        if adapter == "" and self._rank == 0:
             files = save(made.weights, self._card)
             check_files(files, self._card, self._config.lora.rank)
             adapter, refs = self._shelf.publish_files(files)

@@ -8,6 +8,7 @@ token is predicted.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -29,14 +30,23 @@ class Likelihoods(NamedTuple):
     """[tokens, choices]: log-probability of each allowed token, 0 probability where padded; empty for free text."""
 
 
-def collate(examples: list[dict[str, Any]]) -> dict[str, list[Row]]:
-    """A batch as rows of at most MAX_ROW tokens (a single longer example is a row of its own)."""
-    rows: list[list[dict[str, Any]]] = [[]]
-    for number, example in enumerate(examples):
-        if rows[-1] and _packed_length([*rows[-1], example]) > MAX_ROW:
+def collate(examples: list[dict[str, Any]], parts: int = 1) -> dict[str, list[list[Row]]]:
+    """A batch in parts, neighbours together, each of rows of at most MAX_ROW tokens.
+
+    A single longer example is a row of its own; a part has no row where there are fewer examples than parts.
+    """
+    numbered = [example | {"number": number} for number, example in enumerate(examples)]
+    bounds = [part * len(examples) // parts for part in range(parts + 1)]
+    return {"parts": [_rows(numbered[start:end]) for start, end in pairwise(bounds)]}
+
+
+def _rows(examples: list[dict[str, Any]]) -> list[Row]:
+    rows: list[list[dict[str, Any]]] = []
+    for example in examples:
+        if not rows or _packed_length([*rows[-1], example]) > MAX_ROW:
             rows.append([])
-        rows[-1].append(example | {"number": number})
-    return {"rows": [pack(row) for row in rows]}
+        rows[-1].append(example)
+    return [pack(row) for row in rows]
 
 
 def pack(examples: Sequence[dict[str, Any]]) -> Row:

@@ -14,6 +14,7 @@ from telemetry.adapters import LoraWeights
 from telemetry.failures import UsageError
 from telemetry.lora import last_part, tensor_name
 from trainer.config import TrainerConfig
+from trainer.group import Group
 from trainer.objectives import TrainingFailed
 from trainer.packing import FORWARD, Likelihoods, Row, likelihoods
 
@@ -24,6 +25,8 @@ class Policy:
     def __init__(self, config: TrainerConfig, model: Path) -> None:
         """`model` is a directory with safetensors weights, `config.json` and `tokenizer.json`."""
         self.config, self.model = config, model
+        self.group = Group()
+        """With whom jobs are shared."""
         torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
         self.on_gpu = config.gpus_per_job > 0
         self.autocast = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(self.on_gpu))

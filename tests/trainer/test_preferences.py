@@ -198,7 +198,7 @@ def odds(objective: Any, examples: Examples, weights: Any) -> float:
     rows = _rows(examples, objective.config.likelihood == "legal")[:1]
     pair = [rows[0] | {"completion_ids": [100 + len(action)]} for action in ("eat", "north")]
     with objective.policy.wearing(weights) as wearing, torch.no_grad():
-        found = [objective.policy.likelihoods(wearing, row) for row in collate(pair)["rows"]]
+        found = [objective.policy.likelihoods(wearing, row) for row in collate(pair)["parts"][0]]
     taken = torch.cat([one.taken for one in found])
     return float(taken[0] - taken[1])
 

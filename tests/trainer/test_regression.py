@@ -68,9 +68,9 @@ def test_the_loss_is_squared_bias_plus_variance(model: Path) -> None:
     examples = one.examples(walk([3.0, 4.5, 5.0]), PARENT)
     start = fresh(models.card(model, "tiny"), LORA, np.random.default_rng(0))
     with one.policy.wearing(start) as wearing, torch.no_grad():
-        rows = collate(_rows(examples, True))["rows"]
+        rows = collate(_rows(examples, True))["parts"]
         loss = float(one.loss(one.batch(wearing, rows)))
-        drawn = torch.cat([one.policy.likelihoods(wearing, row).allowed.exp() for row in rows]).numpy()
+        drawn = torch.cat([one.policy.likelihoods(wearing, row).allowed.exp() for row in rows[0]]).numpy()
     spread = np.std([3.0, 4.5, 5.0])
     words = np.array(list(WORDS.values())) / spread
     outcomes = np.array([[3.0, 4.5, 5.0][key[2]] for key in examples.keys]) / spread

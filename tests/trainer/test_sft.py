@@ -117,7 +117,7 @@ def test_rows_are_split_at_their_limit_without_changing_the_loss(objective, star
 
     monkeypatch.setattr(packing, "MAX_ROW", 25)
     batch = examples(6, longest=3)
-    assert len(packing.collate(_rows(batch, True))["rows"]) > 1
+    assert len(packing.collate(_rows(batch, True))["parts"][0]) > 1
     (ours, _), (theirs, _) = losses_and_gradients(objective, start, batch, tmp_path)
     assert ours == pytest.approx(theirs, rel=1e-5)
 

@@ -45,6 +45,10 @@ class Objective(Protocol):
         """Trains `start` on `examples`. Raises TrainingFailed if that cannot give usable weights."""
         ...
 
+    def join(self, group: Any) -> None:
+        """From now on every fit is shared with the processes of a `trainer.group.Group`, which call it alike."""
+        ...
+
 
 Load = Callable[[str], LoraWeights]
 """The adapter of this content id."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from telemetry.adapters import LoraWeights
 from telemetry.seeds import rng
 from trainer.config_objectives import LearningConfig
 from trainer.examples import Examples
+from trainer.group import Group
 from trainer.job import TrainingJob
 from trainer.objectives import Fit, Load, TrainingFailed
 from trainer.packing import Likelihoods, Row, collate
@@ -69,6 +71,10 @@ class Learned(ABC, Generic[C]):
         self.policy = policy
         self.load = load
 
+    def join(self, group: Group) -> None:
+        """From now on every fit is shared with the processes of the group, which call it alike."""
+        self.policy.group = group
+
     def compares(self) -> bool:
         """True where the loss compares with a reference."""
         return False
@@ -103,12 +109,12 @@ class Learned(ABC, Generic[C]):
         return Fit(weights, examples.tokens * self.config.epochs, trainer.losses)
 
     def _refer(self, policy: Policy, model: Any, rows: list[dict[str, Any]]) -> None:
-        """Notes what the reference would do."""
+        """Notes what the reference would do. Every process of a group does so for all rows: there is no gradient."""
         size = self.config.batch_size
         with torch.no_grad():
             for start in range(0, len(rows), size):
                 part = rows[start : start + size]
-                for packed in collate(part)["rows"]:
+                for packed in collate(part)["parts"][0]:
                     row = {name: tensor.to(model.device) for name, tensor in packed.items()}
                     found = policy.likelihoods(model, row)
                     for example, taken, allowed in zip(row["example"].tolist(), *found, strict=True):
@@ -116,21 +122,33 @@ class Learned(ABC, Generic[C]):
                         part[example]["reference"].append(float(taken))
                         part[example]["reference_allowed"] = allowed[:count].tolist()
 
-    def batch(self, model: PeftModel, rows: list[Row]) -> Batch:
-        """A collated batch under the weights in training."""
-        found = [self.policy.likelihoods(model, row) for row in rows]
+    def batch(self, model: PeftModel, parts: list[list[Row]]) -> Batch:
+        """A collated batch under the weights in training; each process of a group runs the model on its own part."""
+        group = self.policy.group
+        rows = [row for part in parts for row in part]
+        own = parts[group.rank]
+        found = [self.policy.likelihoods(model, row) for row in own]
+        tokens = [sum(len(row["targets"]) for row in part) for part in parts]
+
+        def gathered(values: list[torch.Tensor], present: bool) -> torch.Tensor:
+            # A process without rows takes part with nothing, but in the graph: its gradient is zero.
+            nothing = next(one for one in model.parameters() if one.requires_grad).flatten()[:0]
+            return group.gather(torch.cat([nothing, *values]), tokens if present else [0] * len(tokens))
+
         joined = {
             name: torch.cat([row[name] for row in rows]) for name in ("example", "value", "logprobs", "reference")
         }
+        divergences = [_divergence(one, row) for one, row in zip(found, own, strict=True)]
+        promises = [_promise(one, row) for one, row in zip(found, own, strict=True)]
         return Batch(
-            taken=torch.cat([one.taken for one in found]),
+            taken=gathered([one.taken for one in found], True),
             example=joined["example"],
             value=joined["value"],
             drawn=joined["logprobs"],
             reference=joined["reference"],
-            divergence=torch.cat([_divergence(one, row) for one, row in zip(found, rows, strict=True)]),
+            divergence=gathered(divergences, len(joined["reference"]) > 0),
             known=torch.cat([(row["allowed"] >= 0).any(1) for row in rows]),
-            promise=torch.cat([_promise(one, row) for one, row in zip(found, rows, strict=True)]),
+            promise=gathered(promises, rows[0]["worth"].shape[1] > 0),
         )
 
     def _trainer(
@@ -162,7 +180,12 @@ class Learned(ABC, Generic[C]):
             disable_tqdm=True,
         )
         trainer = ObjectiveTrainer(
-            model, arguments, collate, dataset, processing_class=self.policy.tokenizer, optimizers=(optimizer, schedule)
+            model,
+            arguments,
+            partial(collate, parts=self.policy.group.size),
+            dataset,
+            processing_class=self.policy.tokenizer,
+            optimizers=(optimizer, schedule),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.objective = self
@@ -182,11 +205,17 @@ class ObjectiveTrainer(SFTTrainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The objective's loss of a batch. Raises TrainingFailed if it is not finite."""
-        loss = self.objective.loss(self.objective.batch(model, inputs["rows"]))
+        loss = self.objective.loss(self.objective.batch(model, inputs["parts"]))
         self.losses.append(loss.item())
         if not math.isfinite(self.losses[-1]):
             raise TrainingFailed(f"the loss of update {len(self.losses)} is not finite")
         return (loss, {}) if return_outputs else loss
+
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One step back, over the processes of the group."""
+        loss: torch.Tensor = super().training_step(model, *args, **kwargs)
+        self.objective.policy.group.add_up(model.parameters())
+        return loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the count would be of another input layout, and it is not reported."""

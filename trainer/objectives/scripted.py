@@ -6,6 +6,7 @@ start, so equal histories give equal adapters and any lost, repeated or reordere
 
 import json
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,9 @@ class Scripted:
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """Chooses as `sft` does, so that dry runs walk the same path."""
         return good_decisions(decisions(steps, job, SftConfig()), SftConfig())
+
+    def join(self, group: Any) -> None:
+        """Nothing to share: each process draws the same."""
 
     def fit(self, start: LoraWeights, examples: Examples, job: TrainingJob) -> Fit:
         draw = rng(job.seed, "scripted objective", _digest(start, examples))
