@@ -97,7 +97,9 @@ def test_another_seed_is_another_run(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.cluster
 @pytest.mark.parametrize("agents", [1, pytest.param(2, marks=pytest.mark.faults), 4])
 def test_digest_does_not_depend_on_actors(finished: Path, tmp_path: Path, agents: int) -> None:
-    """The same run on Ray with 1, 2 and 4 agent actors, and in process: one digest."""
-    run = smoke(tmp_path, f"workers.agents={agents}", f"engine.count={max(1, agents // 2)}")
+    """The same run on Ray with 1, 2 and 4 agent actors, jobs of one process or two, and in process: one digest."""
+    several = max(1, agents // 2)
+    run = smoke(tmp_path, f"workers.agents={agents}", f"engine.count={several}", f"trainer.workers={several}")
     assert output("digest", run) == output("digest", finished)
     assert output("verify", run).startswith("ok")
+    assert (run / "logs" / "trainer-0-1.log").exists() == (several > 1)
