@@ -55,6 +55,12 @@ def main() -> None:
         ours, raw = (median(pair[side]["tokens_per_second"] for pair in trainings) for side in (0, 1))
         ratio = median(one["tokens_per_second"] / trl["tokens_per_second"] for one, trl in trainings)
         table.add_row("training, tokens/s, bare TRL", f"{ours:.0f}", f"{raw:.0f}", f"{ratio:.2f}")
+        overhead = median(pair[0]["overhead_seconds"] for pair in trainings)
+        table.add_row("a further training job, s beyond TRL's train()", f"{overhead:.2f}", "", "")
+        serving = measure("tests.bench.serving")
+        table.add_row(
+            "first answer with a new adapter, s beyond file and answer", f"{serving['beyond_seconds']:.2f}", "", ""
+        )
         swap = median(one["swap_seconds"] for one, _ in rollouts)
         table.add_row("adapter swap, merged weights, s", f"{swap:.2f}", "", "")
         scripted = measure("tests.bench.scripted")
