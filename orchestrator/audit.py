@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from orchestrator.budget import next_brood
 from orchestrator.config import RunConfig
-from orchestrator.diversity import diversity
+from orchestrator.diversity import diversity, manners
 from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
 from orchestrator.fitness import Fitness
@@ -45,13 +45,12 @@ def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
         lives = ledger.recall("lives", number, state.vouched(number), state.attempts(number))
         findings += _worlds(event, lives, config)
         findings += _fitness(event, lives, population, before, config, horizon)
-        selection = select(
-            event.fitness, config.selection, rng(config.seed, "select", number), isles=config.population.islands
-        )
-        findings += _compare(f"{_name(event)}: selection", event.selection, selection)
-        findings += _births(event, population, state, config)
         columns = ["individual", "action"]
         steps = ledger.recall("steps", number, state.vouched(number), state.attempts(number), columns)
+        draw, isles = rng(config.seed, "select", number), config.population.islands
+        selection = select(event.fitness, config.selection, draw, isles=isles, acted=manners(steps))
+        findings += _compare(f"{_name(event)}: selection", event.selection, selection)
+        findings += _births(event, population, state, config)
         findings += _compare(f"{_name(event)}: diversity", event.diversity, diversity(steps, population))
         population, before = event.population, event.fitness
     return findings + list(_champion(state))

@@ -24,12 +24,15 @@ class HalvingConfig(Config):
 class SelectionConfig(Config):
     """Who survives, by fitness."""
 
-    method: Literal["truncation", "tournament", "softmax", "lottery"] = "truncation"
-    """The fittest; winners of small tournaments; a draw by rank; or, as a control, a draw. Elites survive with each."""
+    method: Literal["truncation", "tournament", "softmax", "clearing", "lottery"] = "truncation"
+    """The fittest; winners of small tournaments; a draw by rank; the fittest of each way of acting; or, as a control, a
+    draw. Elites survive with each."""
     contestants: int = Field(default=3, ge=1, le=100_000)
     """Individuals of a tournament."""
     pressure: float = Field(default=0.3, gt=0, le=100)
     """Softmax: share of the population over which the odds to survive fall by a factor of e."""
+    niche: float = Field(default=0.02, gt=0, le=1)
+    """Clearing: bits by which two ways of acting must differ for both to have a place before any way has two."""
     halving: HalvingConfig | None = None
     """Ends the generation early for the clearly unfit; not in a shared world, where all live together."""
     recheck: float | None = Field(default=None, ge=0, le=1000)

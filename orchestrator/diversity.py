@@ -32,8 +32,7 @@ class Diversity(Record):
 
 def diversity(steps: pa.Table, population: Sequence[Individual]) -> Diversity:
     """Of committed steps (columns individual and action) of those who lived them."""
-    counts = _counts(steps)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = _shares(steps)
     own = _entropy(shares)
     together = _entropy(shares.mean(axis=0, keepdims=True))[0] if len(shares) else 0.0
     mean = float(own.mean()) if len(own) else 0.0
@@ -43,6 +42,26 @@ def diversity(steps: pa.Table, population: Sequence[Individual]) -> Diversity:
         strategies=len({one.genome.strategy for one in population}),
         adapters=len({one.genome.adapter for one in population}),
     )
+
+
+def manners(steps: pa.Table) -> dict[str, Floats]:
+    """By individual, how often it did what, as shares; the same actions in the same order for all."""
+    if steps.num_rows == 0:
+        return {}
+    names = steps["individual"].combine_chunks().dictionary_encode().dictionary.to_pylist()
+    return dict(zip(names, _shares(steps), strict=True))
+
+
+def difference(one: Floats, other: Floats) -> float:
+    """Jensen-Shannon divergence of two ways of acting, in bits, from 0 to 1."""
+    pair = np.stack([one, other])
+    # Rounded, so that the order of additions decides nothing.
+    return round(float(_entropy(pair.mean(axis=0, keepdims=True))[0] - _entropy(pair).mean()), 9)
+
+
+def _shares(steps: pa.Table) -> Floats:
+    counts = _counts(steps)
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
 
 def _counts(steps: pa.Table) -> Floats:

@@ -1,10 +1,11 @@
 """Selection: fitness in, survivors out. Pure: randomness is passed in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from orchestrator.config_evolution import SelectionConfig
+from orchestrator.diversity import Floats, difference
 from orchestrator.fitness import Fitness, ranked
 from orchestrator.population import islands
 from telemetry.records import Record
@@ -20,14 +21,21 @@ class Selection(Record):
 
 
 def select(
-    fitness: Sequence[Fitness], config: SelectionConfig, rng: np.random.Generator, *, isles: int = 1
+    fitness: Sequence[Fitness],
+    config: SelectionConfig,
+    rng: np.random.Generator,
+    *,
+    isles: int = 1,
+    acted: Mapping[str, Floats] | None = None,
 ) -> Selection:
     """Survivors by the configured method; the elites, the very fittest, always survive. Ties go to the lower id.
 
     fitness: in the population's order, by which it is divided into `isles` islands; each selects on its own. Those
-    whom infrastructure left without a fitness survive as well, after the others and in nobody's place.
+    whom infrastructure left without a fitness survive as well, after the others and in nobody's place. acted: what
+    everybody did (`diversity.manners`); needed for clearing only.
     """
-    parts = [_select(fitness[part.start : part.stop], config, rng) for part in islands(len(fitness), isles)]
+    acted = acted or {}
+    parts = [_select(fitness[part.start : part.stop], config, rng, acted) for part in islands(len(fitness), isles)]
     order = [one.individual for one in ranked(fitness)]
     order += sorted(one.individual for one in fitness if one.value is None)
     chosen = [{one for part in parts for one in getattr(part, name)} for name in Selection.model_fields]
@@ -35,17 +43,33 @@ def select(
     return Selection(survivors=survivors, elites=elites, culled=culled)
 
 
-def _select(fitness: Sequence[Fitness], config: SelectionConfig, rng: np.random.Generator) -> Selection:
+def _select(
+    fitness: Sequence[Fitness], config: SelectionConfig, rng: np.random.Generator, acted: Mapping[str, Floats]
+) -> Selection:
     scored = [one.individual for one in ranked(fitness)]
     unscored = sorted(one.individual for one in fitness if one.value is None)
     keep = min(len(scored), max(1, round(config.survivors * len(scored))))
-    places = METHODS[config.method](len(scored), keep, min(config.elites, keep), config, rng)
+    safe = min(config.elites, keep)
+    if config.method == "clearing":
+        places = _clearing([acted[one] for one in scored], keep, safe, config.niche)
+    else:
+        places = METHODS[config.method](len(scored), keep, safe, config, rng)
     survivors = [scored[place] for place in sorted(places)]
     return Selection(
         survivors=tuple(survivors + unscored),
         elites=tuple(survivors[: config.elites]),
         culled=tuple(one for one in scored if one not in survivors),
     )
+
+
+def _clearing(acted: Sequence[Floats], keep: int, safe: int, niche: float) -> list[int]:
+    """The fittest of each niche first, then the next of any (Petrowski 1996). acted: by rank."""
+    chosen = list(range(safe))
+    for place in range(safe, len(acted)):
+        if len(chosen) < keep and all(difference(acted[place], acted[one]) >= niche for one in chosen):
+            chosen.append(place)
+    others = [place for place in range(len(acted)) if place not in chosen]
+    return chosen + others[: keep - len(chosen)]
 
 
 def _truncation(count: int, keep: int, safe: int, config: SelectionConfig, rng: np.random.Generator) -> list[int]:

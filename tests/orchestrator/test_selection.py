@@ -1,9 +1,11 @@
 """Selection: who survives, on ties too, and that nobody is lost on the way."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config_evolution import SelectionConfig
+from orchestrator.diversity import difference
 from orchestrator.fitness import Fitness
 from orchestrator.selection import Selection
 from orchestrator.selection import select as choose
@@ -104,3 +106,36 @@ def test_the_odds_of_a_rank_fall_by_e_with_the_pressure() -> None:
     for rank in range(6):
         assert abs(first[rank + 2] / first[rank] - 0.368) < 0.12, rank
     assert shares(SelectionConfig(method="softmax", survivors=0.3, elites=2, pressure=0.2))[:2] == [1.0, 1.0]
+
+
+def test_clearing_keeps_the_fittest_of_each_way_of_acting() -> None:
+    """Three ways, two of each: nobody's twin survives before everybody else's fittest has."""
+    scored = fitness(9.0, 8.0, 7.0, 6.0, 5.0, 4.0)
+    ways = [(1.0, 0.0, 0.0), (0.99, 0.01, 0.0), (0.0, 1.0, 0.0), (0.0, 1.0, 0.0), (0.3, 0.3, 0.4), (0.3, 0.31, 0.39)]
+    acted = {one.individual: np.array(way) for one, way in zip(scored, ways, strict=True)}
+
+    def survivors(share: float, elites: int = 0) -> list[int]:
+        config = SelectionConfig(method="clearing", niche=0.05, survivors=share, elites=elites)
+        selection = choose(scored, config, rng(0), acted=acted)
+        assert selection == choose(scored[::-1], config, rng(1), acted=acted)
+        return [int(one[-1]) for one in selection.survivors]
+
+    assert survivors(0.5) == [0, 2, 4]
+    assert survivors(0.67) == [0, 1, 2, 4], "then the next of any"
+    assert survivors(0.5, elites=2) == [0, 1, 2], "elites have a place whatever they do"
+    assert survivors(0.34) == [0, 2]
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12), st.floats(0.1, 1))
+def test_clearing_leaves_no_niche_empty_while_another_has_two(points: list[tuple[float, float]], share: float) -> None:
+    scored = fitness(*range(len(points), 0, -1))
+    acted = {
+        one.individual: np.array([a + 0.01, b + 0.01]) / (a + b + 0.02)
+        for one, (a, b) in zip(scored, points, strict=True)
+    }
+    config = SelectionConfig(method="clearing", niche=0.05, survivors=share, elites=0)
+    selection = choose(scored, config, rng(0), acted=acted)
+    alive = [acted[one] for one in selection.survivors]
+    crowded = any(difference(one, other) < 0.05 for place, one in enumerate(alive) for other in alive[:place])
+    if crowded:
+        assert all(any(difference(acted[one], other) < 0.05 for other in alive) for one in selection.culled)

@@ -14,6 +14,7 @@ KINDS = {
         "population.size=4",
         "selection={survivors: 1.0, elites: 0}",
     ],
+    "niches": ["selection={method: clearing, niche: 0.001, survivors: 0.7}", "population.size=6"],
     "inherited objectives": [
         "trainer.alternatives={wild: {kind: scripted, shift: 2.0}}",
         "reproduction.objective_mutation=0.7",
@@ -35,6 +36,6 @@ def test_a_run_of_this_kind_is_whole(kind: str, tmp_path: Path) -> None:
     assert all(birth["status"] == "trained" and birth["adapter"] for birth in births)
     if kind == "evolution strategy":
         assert len({birth["adapter"] for birth in births}) == len(births) == 8
-    else:
+    if kind == "inherited objectives":
         people = [one for entry in entries if entry["kind"] == "generation" for one in entry["body"]["population"]]
         assert {one["genome"]["objective"] for one in people} == {"", "wild"}

@@ -95,7 +95,7 @@ def test_another_seed_is_another_run(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("agents", [1, pytest.param(2, marks=pytest.mark.faults), 4])
+@pytest.mark.parametrize("agents", [*(pytest.param(few, marks=pytest.mark.faults) for few in (1, 2)), 4])
 def test_digest_does_not_depend_on_actors(finished: Path, tmp_path: Path, agents: int) -> None:
     """The same run on Ray with 1, 2 and 4 agent actors, jobs of one process or two, and in process: one digest."""
     several = max(1, agents // 2)
