@@ -112,9 +112,12 @@ def decisions(steps: pa.Table, job: TrainingJob, config: LearningConfig) -> Deci
         table = table.filter(pc.is_valid(table["worth"]))
     if table.num_rows == 0:
         raise NoExamples("the parents have no committed steps")
-    raw = _floats(table["worth"]) if config.credit == "life" else advantages(table, config)
-    if config.baseline == "observation" and np.isfinite(raw).all():
-        raw -= expected(table["observation"].to_pylist(), raw, life_codes(table))
+    if config.credit == "energy" and config.baseline == "successor":
+        raw = surprises(table, config)
+    else:
+        raw = _floats(table["worth"]) if config.credit == "life" else advantages(table, config)
+        if config.baseline != "mean" and np.isfinite(raw).all():
+            raw -= expected(table["observation"].to_pylist(), raw, life_codes(table))
     credit = standardise(raw)
     trainable = np.minimum(_lengths(table["prompt_ids"]), _lengths(table["completion_ids"])) > 0
     if not trainable.any():
@@ -125,9 +128,7 @@ def decisions(steps: pa.Table, job: TrainingJob, config: LearningConfig) -> Deci
 def advantages(table: pa.Table, config: LearningConfig) -> Values:
     """[rows]: discounted change of energy over `lookahead` steps; rows sorted by individual, life and step."""
     lives = life_codes(table)
-    change = _floats(table["energy_after"]) - _floats(table["energy_before"])
-    last = np.append(lives[1:] != lives[:-1], True)
-    change -= config.death * (last & table["died"].to_numpy())
+    change = _changes(table, lives, config)
     total = change.copy()
     for ahead in range(1, min(config.lookahead, len(change))):
         same_life = lives[ahead:] == lives[:-ahead]
@@ -135,6 +136,38 @@ def advantages(table: pa.Table, config: LearningConfig) -> Values:
             break
         total[:-ahead] += np.where(same_life, config.discount**ahead * change[ahead:], 0.0)
     return total
+
+
+def surprises(table: pa.Table, config: LearningConfig) -> Values:
+    """[rows]: generalised advantage estimates; rows sorted by individual, life and step.
+
+    What a step brought and what may be expected after it, less what was to be expected before it: later decisions, good
+    or bad, are none of its credit. (Schulman et al. 2016, arXiv 1506.02438, with a cross-fitted critic.)
+    """
+    lives = life_codes(table)
+    change = _changes(table, lives, config)
+    if not np.isfinite(change).all():
+        return change
+    last = np.append(lives[1:] != lives[:-1], True)
+    values = expected(table["observation"].to_pylist(), _to_come(change, last, config.discount), lives)
+    following = np.where(last, 0.0, np.append(values[1:], 0.0))
+    return _to_come(change + config.discount * following - values, last, config.discount * config.trace)
+
+
+def _to_come(values: Values, last: NDArray[np.bool_], factor: float) -> Values:
+    """[rows]: of a row and all later ones of its life, discounted by `factor` per row."""
+    total = values.copy()
+    for row in np.flatnonzero(~last)[::-1] if factor > 0 else ():
+        total[row] += factor * total[row + 1]
+    return total
+
+
+def _changes(table: pa.Table, lives: Codes, config: LearningConfig) -> Values:
+    """[rows]: change of energy, and what dying costs besides."""
+    change = _floats(table["energy_after"]) - _floats(table["energy_before"])
+    last = np.append(lives[1:] != lives[:-1], True)
+    change -= config.death * (last & table["died"].to_numpy())
+    return change
 
 
 def standardise(values: Values) -> Values:

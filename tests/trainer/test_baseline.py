@@ -6,7 +6,7 @@ import pytest
 from tests.trainer.builders import job, steps
 from trainer.baseline import FEATURES, expected
 from trainer.config_objectives import LearningConfig
-from trainer.examples import decisions
+from trainer.examples import decisions, life_codes, surprises
 
 
 @pytest.mark.parametrize("rows", [200, 3 * FEATURES])
@@ -46,3 +46,43 @@ def test_a_decision_is_good_for_what_could_be_expected_where_it_was_made() -> No
     ran = np.array([action == "run" for action in told.table["action"].to_pylist()])
     assert (plain.credit[ran] < 0).all()
     assert (told.credit[ran] > 0.5).all()
+
+
+FOREST = [
+    ("g000-000", life, [("rest" if life % 2 else "walk", -1.0)] * (life % 3) + [("eat", 6.0)]) for life in range(60)
+]
+
+
+def test_a_decision_has_no_credit_for_what_was_decided_later() -> None:
+    """Whoever rests before he eats eats none the better for it: only a longer look ahead would think so."""
+    ahead, successor = (
+        decisions(steps(FOREST), job(("g000-000", None, 1.0)), LearningConfig.model_validate(settings))
+        for settings in ({"lookahead": 2, "discount": 0.8}, {"baseline": "successor", "discount": 0.8})
+    )
+    actions = np.array(ahead.table["action"].to_pylist())
+    other = actions != "eat"
+    assert np.ptp(ahead.credit[other]) > 1.5, "the step before the meal looks much better than the one before it"
+    assert np.ptp(successor.credit[other]) < 1
+    assert successor.credit[~other].min() > successor.credit[other].max()
+
+
+def test_with_a_full_trace_surprises_are_what_came_less_what_was_expected() -> None:
+    table = steps(FOREST, died=range(0, 60, 4))
+    config = LearningConfig(baseline="successor", discount=0.9, trace=1.0, death=3.0)
+    found = surprises(table, config)
+    returns = list[float]()
+    for position, (_, _, walk) in enumerate(FOREST):
+        changes = [change for _, change in walk]
+        changes[-1] -= 3.0 * (position % 4 == 0)
+        returns += [sum(0.9**k * change for k, change in enumerate(changes[step:])) for step in range(len(walk))]
+    values = expected(table["observation"].to_pylist(), np.array(returns), life_codes(table))
+    np.testing.assert_allclose(found, np.array(returns) - values, atol=1e-9)
+
+
+def test_without_a_trace_only_the_next_value_counts() -> None:
+    table = steps([("g000-000", 0, [("walk", -1.0), ("walk", -2.0)]), ("g000-000", 1, [("eat", 4.0), ("eat", 5.0)])])
+    found = surprises(table, LearningConfig(baseline="successor", discount=0.5, trace=0.0))
+    returns = np.array([-1 + 0.5 * -2, -2, 4 + 0.5 * 5, 5])
+    values = expected(table["observation"].to_pylist(), returns, life_codes(table))
+    wanted = [-1 + 0.5 * values[1] - values[0], -2 - values[1], 4 + 0.5 * values[3] - values[2], 5 - values[3]]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
