@@ -17,6 +17,7 @@ from trainer.config_objectives import ScriptedConfig
 from trainer.finetune import Trainer
 from trainer.job import TrainingJob, TrainingResult
 from trainer.launch import TrainerPool
+from trainer.team import Team, join
 
 LIFE = [("wait", -1.0), ("wait", -1.0), ("eat", 5.0)]
 TABLE = steps([("g000-000", 0, LIFE), ("g000-001", 0, LIFE * 2), ("g000-002", 0, LIFE * 3)])
@@ -143,6 +144,43 @@ def test_no_jobs_start_no_trainer() -> None:
     peer = Peer()
     assert train(peer, count=0) == []
     assert peer.started == []
+
+
+@pytest.mark.cluster
+@pytest.mark.faults
+def test_a_team_that_loses_a_process_is_replaced_whole_on_a_real_cluster(tmp_path) -> None:
+    import ray
+
+    config = TrainerConfig(objective=ScriptedConfig(), workers=2, retries=1, timeout=60)
+    build = partial(Trainer, config, SCRIPTED, None, str(tmp_path))
+    started: list[Actor] = []
+    cluster = Cluster()
+
+    async def start(name: str) -> Actor:
+        actor = await cluster.start(build, Place(name), start_timeout=60, call_timeout=60, hang_timeout=60)
+        started.append(actor)
+        return actor
+
+    async def spawn(index: int) -> Team:
+        team = await join([f"trainer-{index}-{rank}" for rank in range(2)], start, "127.0.0.1")
+        if len(started) == 2:
+            started[1].kill()
+        return team
+
+    fresh = [
+        one.model_copy(update={"parents": (one.parents[0].model_copy(update={"adapter": None}),)}) for one in jobs(2)
+    ]
+    results: list[TrainingResult] = []
+    pool = TrainerPool(config, spawn)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
+    try:
+        asyncio.run(pool.train(fresh, TABLE, lambda result, refs: results.append(result)))
+    finally:
+        cluster.close()
+        ray.shutdown()
+    assert [result.status for result in results] == ["trained"] * 2
+    assert pool.restarts == 1
+    assert len(started) == 4
 
 
 @pytest.mark.cluster
