@@ -10,7 +10,7 @@ from telemetry.actors import Actor, Place
 from telemetry.failures import NoProgressError, StorageError
 from telemetry.records import FileRef
 from telemetry.remote import RemoteLost, ReplyLost
-from telemetry.supervisor import Cluster
+from telemetry.supervisor import Cluster, Supervised
 from tests.trainer.builders import SCRIPTED, job, steps
 from trainer.config import TrainerConfig
 from trainer.config_objectives import ScriptedConfig
@@ -153,10 +153,10 @@ def test_a_team_that_loses_a_process_is_replaced_whole_on_a_real_cluster(tmp_pat
 
     config = TrainerConfig(objective=ScriptedConfig(), workers=2, retries=1, timeout=60)
     build = partial(Trainer, config, SCRIPTED, None, str(tmp_path))
-    started: list[Actor] = []
+    started: list[Supervised] = []
     cluster = Cluster()
 
-    async def start(name: str) -> Actor:
+    async def start(name: str) -> Supervised:
         actor = await cluster.start(build, Place(name), start_timeout=60, call_timeout=60, hang_timeout=60)
         started.append(actor)
         return actor
