@@ -156,7 +156,7 @@ class EvaluationConfig(Config):
     lives: int = Field(default=64, ge=1, le=100_000)
     """Held-out lives of the champion, of the untouched model, of random and of heuristic play."""
     manners: int = Field(default=16, ge=0, le=100_000)
-    """Held-out lives of the champion taking the likeliest action only, and of it exploring as it did in the run."""
+    """Of these lives, how many the champion also lives by its likeliest actions only, and exploring as in the run."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the world that differ from the run's, on top of those that the world itself changes."""
 

@@ -133,10 +133,11 @@ def _evaluate(run: Run, workers: WorkersRoom) -> list[EvaluationRow]:
     worlds, best = HeldOut(run.config, run.config.evaluation.lives), champion(run.state)
     players = [Player("founder", founder_of(run.state, best)), Player("champion", best)]
     rows = reference_rows(worlds) + model_rows(workers, players, worlds)
-    if run.config.evaluation.manners == 0:
+    few = min(run.config.evaluation.manners, worlds.lives)
+    if few == 0:
         return rows
     manners = [in_manner(best, "champion", manner) for manner in ("likeliest", "exploring")]
-    return rows + model_rows(workers, manners, replace(worlds, lives=run.config.evaluation.manners))
+    return rows + model_rows(workers, manners, replace(worlds, lives=few))
 
 
 def _ticker(display: Display, metrics: Metrics, workers: WorkersRoom) -> Tick:
