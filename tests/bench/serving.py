@@ -48,8 +48,13 @@ def main() -> dict[str, float]:
         def answer(adapter: str) -> float:
             text = f"Energy 10. Here: berries. Food: east 2, north 3. Danger: none. Day {next(sights)}."
             request = CompletionRequest(codec.prompt("You live in a valley.", text), adapter, codec.choices(ACTIONS))
+
+            async def ask() -> None:
+                await engine.load([adapter])
+                await engine.complete([request])
+
             begin = time.monotonic()
-            asyncio.run(engine.complete([request]))
+            asyncio.run(ask())
             return time.monotonic() - begin
 
         for _ in range(3):
