@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from orchestrator.budget import next_brood
 from orchestrator.config import RunConfig
-from orchestrator.diversity import diversity, manners
+from orchestrator.diversity import action_shares, diversity
 from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
 from orchestrator.fitness import Fitness
@@ -48,7 +48,7 @@ def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
         columns = ["individual", "action"]
         steps = ledger.recall("steps", number, state.vouched(number), state.attempts(number), columns)
         draw, isles = rng(config.seed, "select", number), config.population.islands
-        selection = select(event.fitness, config.selection, draw, isles=isles, acted=manners(steps))
+        selection = select(event.fitness, config.selection, draw, isles=isles, acted=action_shares(steps))
         findings += _compare(f"{_name(event)}: selection", event.selection, selection)
         findings += _births(event, population, state, config)
         findings += _compare(f"{_name(event)}: diversity", event.diversity, diversity(steps, population))

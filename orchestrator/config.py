@@ -10,11 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.config_evolution import ReproductionConfig, SelectionConfig
-from telemetry.config import Config, LedgerConfig, MetricsConfig
+from telemetry.config import MEMBER, NAME, Config, LedgerConfig, MetricsConfig
 from trainer.config import TrainerConfig
 from workers.config import EngineConfig, EnvironmentConfig, VllmEngineConfig, WorkersConfig
-
-NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 def _one_line(text: str) -> str:
@@ -115,7 +113,7 @@ class ResultConfig(MeanConfig):
     """A number that the world itself has to say of a life."""
 
     kind: Literal["result"] = "result"
-    field: str = Field(default="score", pattern=r"^[A-Za-z_]\w{0,62}$")
+    field: str = Field(default="score", pattern=MEMBER)
     """Member of the world's `result()`."""
 
 

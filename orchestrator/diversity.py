@@ -44,7 +44,7 @@ def diversity(steps: pa.Table, population: Sequence[Individual]) -> Diversity:
     )
 
 
-def manners(steps: pa.Table) -> dict[str, Floats]:
+def action_shares(steps: pa.Table) -> dict[str, Floats]:
     """By individual, how often it did what, as shares; the same actions in the same order for all."""
     if steps.num_rows == 0:
         return {}

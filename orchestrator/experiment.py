@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from orchestrator.config import NAME, Line, RunConfig
-from telemetry.config import Config
+from orchestrator.config import Line, RunConfig
+from telemetry.config import NAME, Config
 
 REFERENCE = "evolution"
 """The arm that all others are compared with, and whose compute they get."""

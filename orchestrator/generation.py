@@ -7,7 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from orchestrator.config import RunConfig
-from orchestrator.diversity import manners
+from orchestrator.diversity import action_shares
 from orchestrator.experience import experience
 from orchestrator.reproduction import reproduce
 from orchestrator.run import Run
@@ -40,7 +40,9 @@ def run_generation(run: Run, rooms: Rooms, config: RunConfig) -> None:
     """One turn: lives -> fitness -> selection -> births -> weights -> next generation."""
     trial = hold(run, rooms.workers, config)
     draw = rng(config.seed, "select", run.generation)
-    acted = manners(run.table("steps", ["individual", "action"])) if config.selection.method == "clearing" else None
+    acted = (
+        action_shares(run.table("steps", ["individual", "action"])) if config.selection.method == "clearing" else None
+    )
     selection = select(trial.fitness, config.selection, draw, isles=config.population.islands, acted=acted)
     births = reproduce(run.population, selection, config.reproduction, run.next_brood())
     if births.jobs:

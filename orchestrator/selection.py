@@ -32,7 +32,7 @@ def select(
 
     fitness: in the population's order, by which it is divided into `isles` islands; each selects on its own. Those
     whom infrastructure left without a fitness survive as well, after the others and in nobody's place. acted: what
-    everybody did (`diversity.manners`); needed for clearing only.
+    everybody did (`diversity.action_shares`); needed for clearing only.
     """
     acted = acted or {}
     parts = [_select(fitness[part.start : part.stop], config, rng, acted) for part in islands(len(fitness), isles)]

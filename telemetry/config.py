@@ -2,6 +2,11 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+"""Of runs, lineages and whatever else users name."""
+MEMBER = r"^[A-Za-z_]\w{0,62}$"
+"""Of JSON objects that worlds write."""
+
 
 class Config(BaseModel):
     """A closed section of a run file: unknown keys are errors, values are bounded, fields are documented."""

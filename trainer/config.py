@@ -4,10 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from telemetry.config import Config
+from telemetry.config import NAME, Config
 from trainer.config_objectives import ObjectiveConfig, SftConfig
-
-NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 class LoraConfig(Config):

@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from telemetry.config import Config
-
-MEMBER = r"^[A-Za-z_]\w{0,62}$"
+from telemetry.config import MEMBER, Config
 
 
 class LearningConfig(Config):

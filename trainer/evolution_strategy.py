@@ -26,7 +26,8 @@ def perturbed(
     None is the untouched base model. seed: of the noise, shared by a pair.
     """
     start = fresh(card, lora, rng(perturbation.centre, "centre"))
-    centre, discarded = _centre([(start if one is None else one, weight) for one, weight in parents], lora, seed)
+    known = [(start if one is None else one, weight) for one, weight in parents]
+    centre, discarded = _centre(known, lora, perturbation.centre)
     factors = {}
     for module, (a, b) in sorted(centre.factors.items(), key=lambda item: item[0]):
         noise = rng(seed, "noise", module).standard_normal(b.shape)
@@ -35,7 +36,10 @@ def perturbed(
 
 
 def _centre(parents: Sequence[tuple[LoraWeights, float]], lora: LoraConfig, seed: int) -> tuple[LoraWeights, float]:
-    """The weighted sum of weight changes: of the Bs where all have the same A, which is then exact."""
+    """The weighted sum of weight changes: of the Bs where all have the same A, which is then exact.
+
+    seed: the same for everybody, so that strangers' children have one A.
+    """
     first = parents[0][0]
     if not all(_same_projection(first, one) for one, _ in parents):
         return crossover(parents, LinearCrossover(), lora, rng(seed, "crossover"))

@@ -148,7 +148,7 @@ def surprises(table: pa.Table, config: LearningConfig) -> Values:
     change = _changes(table, lives, config)
     if not np.isfinite(change).all():
         return change
-    last = np.append(lives[1:] != lives[:-1], True)
+    last = _last(lives)
     values = expected(table["observation"].to_pylist(), _to_come(change, last, config.discount), lives)
     following = np.where(last, 0.0, np.append(values[1:], 0.0))
     return _to_come(change + config.discount * following - values, last, config.discount * config.trace)
@@ -165,9 +165,15 @@ def _to_come(values: Values, last: NDArray[np.bool_], factor: float) -> Values:
 def _changes(table: pa.Table, lives: Codes, config: LearningConfig) -> Values:
     """[rows]: change of energy, and what dying costs besides."""
     change = _floats(table["energy_after"]) - _floats(table["energy_before"])
-    last = np.append(lives[1:] != lives[:-1], True)
+    last = _last(lives)
     change -= config.death * (last & table["died"].to_numpy())
     return change
+
+
+def _last(lives: Codes) -> NDArray[np.bool_]:
+    """[rows]: true where a life ends."""
+    ends: NDArray[np.bool_] = np.append(lives[1:] != lives[:-1], True)
+    return ends
 
 
 def standardise(values: Values) -> Values:

@@ -69,6 +69,12 @@ def test_strangers_have_a_centre_too() -> None:
     left = np.sum((dense - change(weights)) ** 2) / np.sum(dense**2)
     assert left == pytest.approx(discarded, abs=1e-5)
     assert 0 < discarded < 0.5
+    one, other = (child_of_strangers(parents, seed) for seed in (3, 4))
+    np.testing.assert_array_equal(one.factors[MODULE][0], other.factors[MODULE][0], "from now on they share one")
+
+
+def child_of_strangers(parents: list[tuple[LoraWeights, float]], seed: int) -> LoraWeights:
+    return perturbed(parents, noise(1), SCRIPTED, LORA, seed)[0]
 
 
 @given(st.integers(2, 200), st.floats(0.01, 3))

@@ -146,11 +146,27 @@ def test_no_jobs_start_no_trainer() -> None:
     assert peer.started == []
 
 
+def train_on_a_cluster(pool: TrainerPool, cluster: Cluster, count: int) -> list[TrainingResult]:
+    """Results of so many jobs from the untouched model, on a real cluster that ends with them."""
+    import ray
+
+    fresh = [
+        one.model_copy(update={"parents": (one.parents[0].model_copy(update={"adapter": None}),)})
+        for one in jobs(count)
+    ]
+    results: list[TrainingResult] = []
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
+    try:
+        asyncio.run(pool.train(fresh, TABLE, lambda result, refs: results.append(result)))
+    finally:
+        cluster.close()
+        ray.shutdown()
+    return results
+
+
 @pytest.mark.cluster
 @pytest.mark.faults
 def test_a_team_that_loses_a_process_is_replaced_whole_on_a_real_cluster(tmp_path) -> None:
-    import ray
-
     config = TrainerConfig(objective=ScriptedConfig(), workers=2, retries=1, timeout=60)
     build = partial(Trainer, config, SCRIPTED, None, str(tmp_path))
     started: list[Supervised] = []
@@ -167,17 +183,8 @@ def test_a_team_that_loses_a_process_is_replaced_whole_on_a_real_cluster(tmp_pat
             started[1].kill()
         return team
 
-    fresh = [
-        one.model_copy(update={"parents": (one.parents[0].model_copy(update={"adapter": None}),)}) for one in jobs(2)
-    ]
-    results: list[TrainingResult] = []
     pool = TrainerPool(config, spawn)
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
-    try:
-        asyncio.run(pool.train(fresh, TABLE, lambda result, refs: results.append(result)))
-    finally:
-        cluster.close()
-        ray.shutdown()
+    results = train_on_a_cluster(pool, cluster, 2)
     assert [result.status for result in results] == ["trained"] * 2
     assert pool.restarts == 1
     assert len(started) == 4
@@ -185,8 +192,6 @@ def test_a_team_that_loses_a_process_is_replaced_whole_on_a_real_cluster(tmp_pat
 
 @pytest.mark.cluster
 def test_a_trainer_process_that_dies_is_replaced_on_a_real_cluster(tmp_path) -> None:
-    import ray
-
     config = TrainerConfig(objective=ScriptedConfig(), jobs=2, retries=1, timeout=60)
     build = partial(Trainer, config, SCRIPTED, None, str(tmp_path))
     started: list[int] = []
@@ -199,17 +204,8 @@ def test_a_trainer_process_that_dies_is_replaced_on_a_real_cluster(tmp_path) -> 
         started.append(index)
         return actor
 
-    fresh = [
-        one.model_copy(update={"parents": (one.parents[0].model_copy(update={"adapter": None}),)}) for one in jobs(3)
-    ]
-    results: list[TrainingResult] = []
     pool = TrainerPool(config, spawn)
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
-    try:
-        asyncio.run(pool.train(fresh, TABLE, lambda result, refs: results.append(result)))
-    finally:
-        cluster.close()
-        ray.shutdown()
+    results = train_on_a_cluster(pool, cluster, 3)
     assert sorted(result.individual for result in results) == ["g001-000", "g001-001", "g001-002"]
     assert [result.status for result in results] == ["trained"] * 3
     assert pool.restarts == 1
