@@ -77,6 +77,8 @@ def transplant(source: Store, state: RunState, config: RunConfig, store: Store) 
     """
     if not config.trainer.enabled:
         raise UsageError("trainer.enabled: got false, expected true; weights of another model can only be learned")
+    if config.trainer.objective.kind == "es":
+        raise UsageError("trainer.objective.kind: got es, expected one that learns from records, such as sft")
     prepare(config.ray)
     model = find_model(config)
     people = founders(config.population, config.reproduction.hyperparameter_mutation, rng(config.seed, "founders"))
