@@ -43,6 +43,8 @@ class FounderConfig(Config):
     """Softmax temperature of its decisions."""
     epsilon: float = Field(default=0.5, ge=0, le=1)
     """Probability of a uniformly drawn legal action: without it the untouched model never finds food."""
+    novelty: float = Field(default=0.0, ge=0, le=10)
+    """Preference for actions that a life has seldom taken: their weights are divided by (1 + times taken)^novelty."""
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     """Peak learning rate of its children's training jobs."""
     objective: str = Field(default="", pattern=rf"{NAME}|^$")

@@ -61,7 +61,7 @@ class ReproductionConfig(Config):
     objective_mutation: float = Field(default=0.0, ge=0, le=1)
     """Probability that a child learns by an objective drawn from all of the trainer's, not by its first parent's."""
     epsilon_decay: float = Field(default=0.5, gt=0, le=1)
-    """A child explores this much as often as its first parent, before mutation."""
+    """Factor on a child's epsilon and novelty, before mutation: it explores so much less than its first parent."""
     mutate_strategy: bool = True
     """A child with two parents may take over its second parent's strategy text."""
     strategy_mutation: float = Field(default=0.0, ge=0, le=1)

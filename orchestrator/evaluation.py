@@ -192,7 +192,8 @@ def _measures(world: Any, lives: Sequence[Mapping[str, Any]]) -> dict[str, Estim
 def _seated(player: Player, seat: int) -> Individual:
     """The genome as it is to play, under an id of its own, so that evaluation draws are not those of the run."""
     individual, manner = player.individual, player.manner
-    changes = {"drawn": {"epsilon": 0.0}, "likeliest": {"epsilon": 0.0, "temperature": COLD}, "exploring": {}}[manner]
+    settled = {"epsilon": 0.0, "novelty": 0.0}
+    changes = {"drawn": settled, "likeliest": {**settled, "temperature": COLD}, "exploring": {}}[manner]
     numbers = individual.genome.hyperparameters.model_copy(update=changes)
     genome = individual.genome.model_copy(update={"hyperparameters": numbers})
     own = f"{seat:03d}" if seat else ""

@@ -32,6 +32,7 @@ class LineageRow(Record):
     temperature: float
     epsilon: float
     learning_rate: float
+    novelty: float
 
 
 def lineage_rows(state: RunState) -> tuple[LineageRow, ...]:

@@ -35,11 +35,13 @@ def perturb(hyperparameters: Hyperparameters, spread: float, rng: np.random.Gene
 
     The perturbation of population-based training (Jaderberg et al. 2017, arXiv 1711.09846).
     """
-    factors = np.where(rng.random(3) < 0.5, 1 + spread, 1 / (1 + spread))
+    # Nothing is drawn for a novelty of nothing: the draws of runs without it stay what they were.
+    factors = np.where(rng.random(4 if hyperparameters.novelty else 3) < 0.5, 1 + spread, 1 / (1 + spread))
     return Hyperparameters(
         temperature=float(np.clip(hyperparameters.temperature * factors[0], 0.05, 10)),
         epsilon=float(np.clip(hyperparameters.epsilon * factors[1], 0, 1)),
         learning_rate=float(np.clip(hyperparameters.learning_rate * factors[2], 1e-7, 1)),
+        novelty=float(np.clip(hyperparameters.novelty * factors[-1], 0, 10)),
     )
 
 
@@ -53,7 +55,10 @@ def founders(config: PopulationConfig, spread: float, rng: np.random.Generator) 
         repeat, position = divmod(index, len(config.founders))
         founder = config.founders[position]
         numbers = Hyperparameters(
-            temperature=founder.temperature, epsilon=founder.epsilon, learning_rate=founder.learning_rate
+            temperature=founder.temperature,
+            epsilon=founder.epsilon,
+            learning_rate=founder.learning_rate,
+            novelty=founder.novelty,
         )
         population.append(
             Individual(

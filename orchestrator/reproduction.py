@@ -83,7 +83,7 @@ def _mirrored(
     for place in range(brood.size):
         old, pair = population[place % len(population)], place // 2
         numbers = old.genome.hyperparameters
-        decayed = numbers.model_copy(update={"epsilon": numbers.epsilon * config.epsilon_decay})
+        decayed = _settled(numbers, config)
         child = Individual(
             id=individual_id(generation, place),
             generation=generation,
@@ -181,12 +181,7 @@ def _inherit(
     brood: Brood,
     draw: np.random.Generator,
 ) -> Genome:
-    numbers = first.genome.hyperparameters
-    decayed = Hyperparameters(
-        temperature=numbers.temperature,
-        epsilon=numbers.epsilon * config.epsilon_decay,
-        learning_rate=numbers.learning_rate,
-    )
+    decayed = _settled(first.genome.hyperparameters, config)
     strategy = first.genome.strategy
     if second and config.mutate_strategy and draw.random() < 0.5:
         strategy = second.genome.strategy
@@ -197,3 +192,9 @@ def _inherit(
     if config.objective_mutation > 0 and draw.random() < config.objective_mutation:
         objective = brood.objectives[draw.integers(len(brood.objectives))]
     return Genome(strategy=strategy, hyperparameters=perturbed, objective=objective)
+
+
+def _settled(numbers: Hyperparameters, config: ReproductionConfig) -> Hyperparameters:
+    """A child's before mutation: it explores less than its parent."""
+    decay = config.epsilon_decay
+    return numbers.model_copy(update={"epsilon": numbers.epsilon * decay, "novelty": numbers.novelty * decay})

@@ -27,6 +27,8 @@ class Hyperparameters(Record):
     """Probability that a decision is drawn uniformly from the legal actions instead of from the model."""
     learning_rate: float = Field(gt=0, le=1)
     """Peak learning rate of the training job that makes the individual's adapter."""
+    novelty: float = Field(default=0.0, ge=0, le=10)
+    """How much likelier actions become that this life has seldom taken: weights are divided by (1 + times)^novelty."""
 
 
 class Genome(Record):

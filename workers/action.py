@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pydantic import ValidationError
 
+from telemetry.records import Hyperparameters
 from telemetry.seeds import uniform
 from workers.engine import Completion
 from workers.environment import Tool
@@ -45,24 +46,28 @@ def choose(
     completion: Completion,
     legal: Sequence[str],
     choices: Sequence[int],
+    numbers: Hyperparameters,
     *,
-    temperature: float,
-    epsilon: float,
+    taken: Sequence[int],
     seed: int,
 ) -> Decision:
     """Draws an action from the epsilon-greedy mixture of the model's softmax and the uniform distribution.
 
-    choices: the token of each legal action. The completion must hold one log-probability per legal action.
+    choices: the token of each legal action; taken: how often this life has taken it. The completion must hold one
+    log-probability per legal action. Novelty tilts the softmax by counts (a count-based bonus as in Bellemare et al.
+    2016, arXiv 1606.01868, on actions instead of states).
     """
-    model = _softmax(completion.choice_logprobs, temperature)
+    epsilon = numbers.epsilon
+    model = _softmax(completion.choice_logprobs, numbers.temperature)
+    tilted = _tilt(model, taken, numbers.novelty) if numbers.novelty else model
     explored = uniform(seed, "explore") < epsilon
     draw = uniform(seed, "draw")
-    index = int(draw * len(legal)) if explored else _inverse_cdf(model, draw)
+    index = int(draw * len(legal)) if explored else _inverse_cdf(tilted, draw)
     return Decision(
         action=legal[index],
         token_ids=(choices[index],),
         logprobs=(math.log(max(model[index], 1e-45)),),
-        behaviour_probability=epsilon / len(legal) + (1 - epsilon) * model[index],
+        behaviour_probability=epsilon / len(legal) + (1 - epsilon) * tilted[index],
         explored=explored,
         parse=ParseOutcome.CHOICE,
     )
@@ -115,6 +120,12 @@ def _signature(tool: Tool) -> str:
 def _softmax(logprobs: Sequence[float], temperature: float) -> list[float]:
     highest = max(logprobs)
     weights = [math.exp((logprob - highest) / temperature) for logprob in logprobs]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def _tilt(probabilities: Sequence[float], taken: Sequence[int], novelty: float) -> list[float]:
+    weights = [one * (1 + times) ** -novelty for one, times in zip(probabilities, taken, strict=True)]
     total = sum(weights)
     return [weight / total for weight in weights]
 

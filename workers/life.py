@@ -1,6 +1,7 @@
 """The inner loop: observe, prompt, complete, act, record - one life, or one party of lives, from birth to its end."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ class Mind:
         self._run_seed = run_seed
         self._tools = world.tools
         self._numbers = genome.hyperparameters
+        self._taken: Counter[str] = Counter()
         self._system = " ".join(part for part in (world.rules, describe(world.tools), genome.strategy) if part)
 
     async def decide(self, seen: Observation, step: int) -> tuple[CompletionRequest, Decision, int]:
@@ -42,8 +44,9 @@ class Mind:
             choices = self._codec.choices(seen.legal)
             request = CompletionRequest(prompt, task.individual.genome.adapter, choices)
             answer = await self._ask(request)
-            temperature, epsilon = numbers.temperature, numbers.epsilon
-            decision = choose(answer, seen.legal, choices, temperature=temperature, epsilon=epsilon, seed=seed)
+            taken = [self._taken[action] for action in seen.legal]
+            decision = choose(answer, seen.legal, choices, numbers, taken=taken, seed=seed)
+            self._taken[decision.action] += 1
             return request, decision, seed
         request = CompletionRequest(
             prompt,

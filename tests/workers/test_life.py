@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -66,6 +68,16 @@ class Shop:
         return Observation("Customer.", (), self.energy, max_tokens=5)
 
 
+class Market(Shop):
+    """Three actions that all come to the same."""
+
+    horizon = 9
+    actions = ("ask", "bid", "wait")
+
+    def _observe(self) -> Observation:
+        return Observation("Market.", self.actions, self.energy)
+
+
 class Till(Shop):
     tools = (Tool("sell", "Sells.", Price),)
 
@@ -111,8 +123,8 @@ class Family:
         return Observation(f"Turn {self.turn}, energy {self.energy[seat]}.", self.actions, float(self.energy[seat]))
 
 
-def individual(number: int, epsilon: float = 0.5) -> Individual:
-    numbers = Hyperparameters(temperature=1.0, epsilon=epsilon, learning_rate=0.1)
+def individual(number: int, epsilon: float = 0.5, novelty: float = 0.0) -> Individual:
+    numbers = Hyperparameters(temperature=1.0, epsilon=epsilon, learning_rate=0.1, novelty=novelty)
     return Individual(
         id=f"g000-{number:03d}", generation=0, lineage="one", genome=Genome(strategy="Live.", hyperparameters=numbers)
     )
@@ -166,6 +178,13 @@ def test_free_text_reaches_the_world_as_it_was_written_and_costs_what_it_took(en
 def test_free_text_is_drawn_from_addressed_seeds(engine: ScriptedEngine) -> None:
     assert lived(engine, Shop(NoDials())).action == lived(engine, Shop(NoDials())).action
     assert len(set(lived(engine, Shop(NoDials())).action)) > 1
+
+
+def test_novelty_counts_what_this_life_has_done_so_far(engine: ScriptedEngine) -> None:
+    restless = replace(task(), individual=individual(0, epsilon=0.0, novelty=10.0))
+    for _ in range(2):
+        record = asyncio.run(live(restless, Market(NoDials()), codec(engine), asking(engine), 7))
+        assert Counter(record.action) == {"ask": 3, "bid": 3, "wait": 3}
 
 
 def test_letters_are_no_call(engine: ScriptedEngine) -> None:
