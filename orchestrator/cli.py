@@ -121,6 +121,25 @@ def lineage(run: RunPlace, json: Json = False) -> None:
         print_lineage(rows)
 
 
+@app.command(epilog='Example: `forager query runs/demo "select cause, count(*) from lives group by 1"`')
+def query(
+    run: RunPlace,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A statement in DuckDB's SQL; - reads it from here.")],
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a table on the terminal.")] = 100,
+) -> None:
+    """Ask the run in SQL. Tables: steps, lives, individuals, generations, training, evaluation."""
+    if json and csv:
+        raise UsageError("query: got both --json and --csv, expected one of them")
+    from orchestrator.answers import print_answer
+    from telemetry import open_run as open_tables
+
+    with open_tables(run) as tables:
+        answer = tables.query(sys.stdin.read() if sql == "-" else sql)
+    print_answer(answer, "json" if json else "csv" if csv else "table", rows)
+
+
 @app.command(epilog="Example: `forager replay runs/demo champion/3`, `forager replay runs/demo --check`")
 def replay(
     run: RunPlace,

@@ -29,6 +29,8 @@ class LineageRow(Record):
     """Selected to live on unchanged."""
     adapter: str | None
     strategy: str
+    objective: str
+    """Which of the trainer's alternatives its weights were learned by; empty for the main one."""
     temperature: float
     epsilon: float
     learning_rate: float
@@ -54,6 +56,7 @@ def lineage_rows(state: RunState) -> tuple[LineageRow, ...]:
             elite=one.id in elites if one.id in scored else None,
             adapter=short(one.genome.adapter),
             strategy=one.genome.strategy,
+            objective=one.genome.objective,
             **one.genome.hyperparameters.model_dump(),
         )
         for one in state.everyone.values()

@@ -126,6 +126,9 @@ class LocalStore(Store):
     def delta(self, name: str) -> tuple[str, dict[str, str]]:
         return str(self._path(name)), {}
 
+    def address(self, key: str) -> str:
+        return str(self.root.absolute() / check_key(key))
+
     def local_path(self, key: str) -> Path:
         return self._path(key)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
@@ -141,6 +141,16 @@ class ObjectStore(Store):
             "backoff_config.max_backoff": _duration(LONGEST_PAUSE),
         }
 
+    def address(self, key: str) -> str:
+        return f"{self.url}/{check_key(key)}"
+
+    def filesystem(self) -> Any:
+        from obstore.fsspec import FsspecStore
+
+        client_options, retry_config = _options(retries=UNLIMITED)
+        scheme: Any = self.url.partition("://")[0]
+        return FsspecStore(scheme, client_options=client_options, retry_config=retry_config)
+
     def local_path(self, key: str) -> None:
         return None
 
@@ -173,6 +183,14 @@ class ObjectStore(Store):
 
 
 def _connect(url: str, retries: int) -> obstore.store.ObjectStore:
+    client_options, retry_config = _options(retries)
+    try:
+        return from_url(url, client_options=client_options, retry_config=retry_config)
+    except (BaseError, OSError) as error:
+        raise StorageError(f"{url}: {_first_line(error)}") from error
+
+
+def _options(retries: int) -> "tuple[ClientConfig, RetryConfig]":
     retry_config: RetryConfig = {
         "max_retries": retries,
         "retry_timeout": timedelta(seconds=RETRY_SECONDS),
@@ -187,10 +205,7 @@ def _connect(url: str, retries: int) -> obstore.store.ObjectStore:
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
         "timeout": timedelta(seconds=REQUEST_SECONDS),
     }
-    try:
-        return from_url(url, client_options=client_options, retry_config=retry_config)
-    except (BaseError, OSError) as error:
-        raise StorageError(f"{url}: {_first_line(error)}") from error
+    return client_options, retry_config
 
 
 def _pause(tries: int) -> float:

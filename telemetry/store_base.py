@@ -10,6 +10,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from telemetry.failures import StateError, StorageError
 
@@ -83,6 +84,14 @@ class Store(ABC):
     @abstractmethod
     def local_path(self, key: str) -> Path | None:
         """Where the object lies on this machine's disk; None on object stores."""
+
+    @abstractmethod
+    def address(self, key: str) -> str:
+        """Path or URL of an object for libraries that read by themselves, through `filesystem` where there is one."""
+
+    def filesystem(self) -> Any:
+        """What such a library reads the addresses with (an fsspec file system); None: the machine's own."""
+        return None
 
     @abstractmethod
     def free_bytes(self) -> int | None:

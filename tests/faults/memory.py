@@ -77,6 +77,9 @@ class Handle(Store):
     def delta(self, name: str) -> tuple[str, dict[str, str]]:
         raise NotImplementedError("the ledger of a simulation needs no library")
 
+    def address(self, key: str) -> str:
+        raise NotImplementedError("nothing but this process sees its memory")
+
     def local_path(self, key: str) -> Path | None:
         return None
 
