@@ -107,6 +107,16 @@ def status(run: RunPlace, json: Json = False) -> None:
     _print(status_of(state), json)
 
 
+@app.command(epilog="Example: `forager watch runs/demo`")
+def watch(run: RunPlace) -> None:
+    """Watch a run live in the terminal, from its store alone: also from another machine, also when it is over."""
+    if not sys.stdout.isatty():
+        raise UsageError("watch: needs a terminal; `forager status RUN` prints how far the run is")
+    from orchestrator.watch import watch as watch_run
+
+    watch_run(open_existing(run))
+
+
 @app.command(epilog="Example: `forager lineage runs/demo`")
 def lineage(run: RunPlace, json: Json = False) -> None:
     """Who descends from whom, who was culled, who is the champion."""

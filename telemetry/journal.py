@@ -73,6 +73,10 @@ class Journal:
                 return entries
             self._unsaved.append(number)
 
+    def follow(self, entries: list[Entry]) -> None:
+        """Append to the entries read so far what has been acknowledged since, checked as by `read`."""
+        self._extend(entries)
+
     def create(self, body: dict[str, Any], refs: Sequence[FileRef] = ()) -> "Writer":
         """Found a run: the first entry, of kind `run`, which opens epoch 0. Raises UsageError if a run is here.
 

@@ -18,11 +18,13 @@ class LearningConfig(Config):
     """Steps over which a decision's change of energy is counted."""
     discount: float = Field(default=0.8, gt=0, le=1)
     """Factor per step of lookahead."""
-    baseline: Literal["mean", "observation", "successor"] = "mean"
+    baseline: Literal["mean", "observation", "successor", "both"] = "mean"
     """Credit is counted from the mean of all decisions, or from what a regression expects of what was observed; or it
-    is how much more may be expected after the decision than before, whatever was decided later (no lookahead then)."""
+    is how much more may be expected after the decision than before, whatever was decided later (no lookahead then); or
+    what the first of these and the last (with credit `life`, the second) agree on: nothing where one praises and the
+    other blames, else the weaker word of the two."""
     trace: float = Field(default=0.0, ge=0, le=1)
-    """Successor: factor per further step whose surprises count as well; 0 trusts the regression, 1 what happened."""
+    """Successor, both: factor per further step whose surprises count; 0 trusts the regression, 1 what happened."""
     death: float = Field(default=0.0, ge=0, le=1e6)
     """Energy that dying costs on top of what is lost with it: how much there is to learn from a death."""
     max_examples: int = Field(default=192, ge=1, le=1_000_000)

@@ -112,17 +112,32 @@ def decisions(steps: pa.Table, job: TrainingJob, config: LearningConfig) -> Deci
         table = table.filter(pc.is_valid(table["worth"]))
     if table.num_rows == 0:
         raise NoExamples("the parents have no committed steps")
-    if config.credit == "energy" and config.baseline == "successor":
-        raw = surprises(table, config)
-    else:
-        raw = _floats(table["worth"]) if config.credit == "life" else advantages(table, config)
-        if config.baseline != "mean" and np.isfinite(raw).all():
-            raw -= expected(table["observation"].to_pylist(), raw, life_codes(table))
-    credit = standardise(raw)
+    credit = standardise(_credit(table, config))
     trainable = np.minimum(_lengths(table["prompt_ids"]), _lengths(table["completion_ids"])) > 0
     if not trainable.any():
         raise NoExamples(f"none of {len(trainable)} decisions has both a prompt and a completion")
     return Decisions(table.filter(pa.array(trainable)), credit[trainable])
+
+
+def _credit(table: pa.Table, config: LearningConfig) -> Values:
+    """[rows]: what each decision was worth; rows sorted by individual, life and step."""
+    raw = _floats(table["worth"]) if config.credit == "life" else advantages(table, config)
+    if config.baseline == "mean" or not np.isfinite(raw).all():
+        return raw
+    if config.credit == "energy" and config.baseline != "observation":
+        judged = surprises(table, config)
+    else:
+        judged = raw - expected(table["observation"].to_pylist(), raw, life_codes(table))
+    return agreed(standardise(raw), standardise(judged)) if config.baseline == "both" else judged
+
+
+def agreed(one: Values, other: Values) -> Values:
+    """What two estimates agree on: 0 where their signs differ, else the smaller of the two (the minmod limiter).
+
+    Each errs in its own way: what follows a decision also follows from later ones, and a critic of few lives is often
+    wrong. To err together is rare. (As the lesser of two critics in Fujimoto et al. 2018, arXiv 1802.09477.)
+    """
+    return np.where(one * other > 0, np.sign(one) * np.minimum(np.abs(one), np.abs(other)), 0.0)
 
 
 def advantages(table: pa.Table, config: LearningConfig) -> Values:

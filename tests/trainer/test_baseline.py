@@ -6,7 +6,7 @@ import pytest
 from tests.trainer.builders import job, steps
 from trainer.baseline import FEATURES, expected
 from trainer.config_objectives import LearningConfig
-from trainer.examples import decisions, life_codes, surprises
+from trainer.examples import agreed, decisions, life_codes, standardise, surprises
 
 
 @pytest.mark.parametrize("rows", [200, 3 * FEATURES])
@@ -64,6 +64,32 @@ def test_a_decision_has_no_credit_for_what_was_decided_later() -> None:
     assert np.ptp(ahead.credit[other]) > 1.5, "the step before the meal looks much better than the one before it"
     assert np.ptp(successor.credit[other]) < 1
     assert successor.credit[~other].min() > successor.credit[other].max()
+
+
+def test_both_is_what_two_estimates_agree_on() -> None:
+    """Praise and blame cancel to nothing; of two that agree, the weaker word counts."""
+    numbers = np.array([3.0, 1.0, -2.0, 2.0, 0.0]), np.array([1.0, 2.0, -5.0, -4.0, 3.0])
+    np.testing.assert_array_equal(agreed(*numbers), [1.0, 1.0, -2.0, 0.0, 0.0])
+    np.testing.assert_array_equal(agreed(*numbers), agreed(*reversed(numbers)))
+
+
+@pytest.mark.parametrize("credit", ["energy", "life"])
+def test_a_decision_is_as_good_as_the_warier_of_two_estimates_says(credit: str) -> None:
+    table, of = steps(FOREST), job(("g000-000", None, 1.0))
+    settings = {"credit": credit, "lookahead": 2, "trace": 0.5}
+    judges = ("mean", "successor" if credit == "energy" else "observation")
+    plain, judged = (
+        decisions(table, of, LearningConfig.model_validate({**settings, "baseline": one})).credit for one in judges
+    )
+    both = decisions(table, of, LearningConfig.model_validate({**settings, "baseline": "both"}))
+    np.testing.assert_allclose(both.credit, standardise(agreed(plain, judged)), atol=1e-9)
+
+
+def test_both_neither_praises_what_only_came_before_a_meal() -> None:
+    settings = {"lookahead": 2, "trace": 0.5, "baseline": "both"}
+    both = decisions(steps(FOREST), job(("g000-000", None, 1.0)), LearningConfig.model_validate(settings))
+    eaten = np.array(both.table["action"].to_pylist()) == "eat"
+    assert both.credit[eaten].min() > 0.5 > both.credit[~eaten].max()
 
 
 def test_with_a_full_trace_surprises_are_what_came_less_what_was_expected() -> None:
