@@ -38,6 +38,17 @@ def next_size(state: RunState, generation: int, config: RunConfig) -> int:
     return config.population.size if enough and generation + 1 < config.generations else 0
 
 
+def budget_left(state: RunState, config: RunConfig) -> dict[str, float]:
+    """What a run may still take: generations, and of what is limited besides, decisions and training tokens."""
+    spent = {
+        "decisions": sum(commit.decisions for commit in state.commits),
+        "training_tokens": sum(result.tokens for result in state.births.values()),
+    }
+    limits = config.budget.model_dump()
+    left = {name: max(0.0, limits[name] - amount) for name, amount in spent.items() if limits[name] is not None}
+    return {"generations": float(config.generations - state.generation), **left}
+
+
 def generation_of(individual: str) -> int:
     """The generation that an id names."""
     return int(individual[1:].partition("-")[0])

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
@@ -31,6 +31,7 @@ from telemetry.lock import beating, check_dead, exclusive
 from telemetry.metrics import Metrics
 from telemetry.store import Store
 from workers.environment import is_shared
+from workers.pool import Pulse
 from workers.registry import held_out, make, rehearse
 
 GRACE = 30.0
@@ -102,7 +103,7 @@ def log_directory(store: Store, config: RunConfig) -> Path:
 
 def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
     config = run.config
-    listener = MetricsListener(metrics)
+    listener = MetricsListener(metrics, config, took=lambda: run.append_seconds)
     listener.replay(run.state)
     with (
         open_display(config, run.state) as display,
@@ -115,7 +116,7 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
         builder = Builder(config, model, str(run.store), log_directory(run.store, config), start_actor)
         pool = runner.run(builder.workers())
         workers = WorkersRoom(runner, pool, config, run.watch)
-        workers.tick = _ticker(display, metrics, workers)
+        workers.tick = _ticker(display, metrics)
         rooms = Rooms(workers, TrainersRoom(runner, builder.trainers(), run.watch))
         run.watch.take()
         while run.population:
@@ -140,10 +141,11 @@ def _evaluate(run: Run, workers: WorkersRoom) -> list[EvaluationRow]:
     return rows + model_rows(workers, manners, replace(worlds, lives=few))
 
 
-def _ticker(display: Display, metrics: Metrics, workers: WorkersRoom) -> Tick:
-    def tick(alive: int, decisions: int) -> None:
-        display.tick(alive, decisions)
-        metrics.live(alive, decisions, workers.pool.restarts)
+def _ticker(display: Display, metrics: Metrics) -> Tick:
+    def tick(pulse: Pulse) -> None:
+        display.tick(pulse.alive, pulse.decisions)
+        metrics.live(pulse.alive, pulse.decisions, restarts=pulse.restarts, retries=pulse.retries)
+        metrics.engines({name: asdict(stats) for name, stats in pulse.engines.items()})
 
     return tick
 

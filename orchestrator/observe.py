@@ -3,10 +3,21 @@
 The law: both ways lead to the same numbers.
 """
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from time import time
 
-from orchestrator.events import BirthCommitted, Event, GenerationCommitted, LivesCommitted, RunFinished
+from orchestrator.budget import budget_left
+from orchestrator.config import RunConfig
+from orchestrator.events import (
+    BirthCommitted,
+    Evaluated,
+    EvaluationRow,
+    Event,
+    GenerationCommitted,
+    LivesCommitted,
+    RunFinished,
+)
 from orchestrator.fitness import ranked
 from orchestrator.population import lineages
 from orchestrator.state import RunState
@@ -18,8 +29,11 @@ from trainer.job import TrainingResult
 class MetricsListener:
     """Listens to a run on behalf of its metrics."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, config: RunConfig, took: Callable[[], float] | None = None) -> None:
+        """took: seconds that the last commit took."""
         self._metrics = metrics
+        self._config = config
+        self._took = took
 
     def __call__(self, event: Event, state: RunState) -> None:
         """Takes one committed event; `state` already contains it."""
@@ -29,9 +43,12 @@ class MetricsListener:
             self._birth(event.result)
         elif isinstance(event, GenerationCommitted):
             self._generation(event, state)
+        elif isinstance(event, Evaluated):
+            self._evaluation(event, state)
         elif isinstance(event, RunFinished):
             self._metrics.finish()
-        self._metrics.committed(time())
+        self._metrics.stored(state.stored_bytes)
+        self._metrics.committed(time(), self._took() if self._took else None)
 
     def replay(self, state: RunState) -> None:
         """Brings fresh metrics to where the journal is, and opens them to scrapers.
@@ -44,8 +61,12 @@ class MetricsListener:
             self._birth(result)
         for generation in state.history:
             self._generation(generation, state)
+        if state.evaluation:
+            self._evaluation(state.evaluation, state)
         if state.finished:
             self._metrics.finish()
+        self._metrics.stored(state.stored_bytes)
+        self._metrics.left(budget_left(state, self._config))
         if state.owner:
             self._metrics.committed(datetime.fromisoformat(state.owner.opened_at).timestamp())
         alive = after(state.history[-1], state) if state.history else state.population
@@ -67,19 +88,42 @@ class MetricsListener:
         )
 
     def _birth(self, result: TrainingResult) -> None:
-        self._metrics.training(result.status, tokens=result.tokens, seconds=result.seconds)
+        self._metrics.training(
+            result.status,
+            tokens=result.tokens,
+            seconds=result.seconds,
+            examples=result.examples,
+            losses=(result.loss_first, result.loss_last),
+        )
 
     def _generation(self, event: GenerationCommitted, state: RunState) -> None:
         alive = after(event, state)
+        order = ranked(event.fitness)
         self._metrics.generation(
             event.generation + 1,
-            [one.value for one in ranked(event.fitness)],
+            [one.value for one in order],
+            interval=(order[0].low, order[0].high),
+            born=sum(one.id in state.births for one in event.population),
+            unselected=len(event.selection.culled),
+            suspects=len(event.suspects),
             population=len(alive),
             lineages=len(lineages(alive)),
             culled=len(culled_by(event, state)),
             entropy=event.diversity.entropy,
             behaviour=event.diversity.behaviour,
         )
+        self._metrics.left(budget_left(state, self._config))
+
+    def _evaluation(self, event: Evaluated, state: RunState) -> None:
+        self._metrics.held_out({row.who: row.mean for row in event.rows}, gap(state, event.rows))
+
+
+def gap(state: RunState, rows: Iterable[EvaluationRow]) -> float | None:
+    """Champion's fitness where it was selected, less that in held-out worlds, exploring in both; None if unknown."""
+    held_out = next((row.mean for row in rows if row.who == "champion-exploring"), None)
+    if held_out is None or not state.history:
+        return None
+    return ranked(state.history[-1].fitness)[0].value - held_out
 
 
 def before(event: GenerationCommitted, state: RunState) -> tuple[Individual, ...]:

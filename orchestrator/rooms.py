@@ -34,12 +34,12 @@ from workers.agent import AgentHost
 from workers.config import ScriptedEngineConfig, VllmEngineConfig
 from workers.engine import Engine, ModelDescription
 from workers.environment import is_shared
-from workers.pool import WorkerPool
+from workers.pool import Pulse, WorkerPool
 from workers.recorder import LifeTask
 from workers.registry import find, make
 
-Tick = Callable[[int, int], None]
-"""Told about once a second of (lives under way, decisions so far in this process's life)."""
+Tick = Callable[[Pulse], None]
+"""Told about once a second how the pool stands."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class WorkersRoom:
     async def _tick_steadily(self) -> None:
         while self.tick is not None:
             await asyncio.sleep(1.0)
-            self.tick(*await self.pool.progress())
+            self.tick(await self.pool.pulse())
 
 
 def tasks(individual: Individual, seeds: Sequence[int], *, heldout: bool = False) -> list[LifeTask]:

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from time import monotonic
 
 import pyarrow as pa
 from pydantic import ValidationError
@@ -56,6 +57,8 @@ class Run:
         self.listeners: list[Listener] = []
         self.watch = Stopwatch()
         """Wall time by phase of the generation that lives now."""
+        self.append_seconds = 0.0
+        """What the last entry took until it was durable."""
         self._writer = writer
 
     @property
@@ -147,7 +150,9 @@ class Run:
         self._commit(RunFinished(champion=champion), "finish")
 
     def _commit(self, event: Event, kind: str, refs: Sequence[FileRef] = ()) -> None:
+        began = monotonic()
         entry = self._writer.append(kind, dump(event), tuple(refs))
+        self.append_seconds = monotonic() - began
         apply(self.state, entry)
         for listener in self.listeners:
             listener(event, self.state)

@@ -61,6 +61,8 @@ class RunState:
     generation: int = 0
     """The generation that lives now; equals the configured number when all have lived."""
     population: tuple[Individual, ...] = ()
+    stored_bytes: int = 0
+    """Of all objects that the journal has vouched for, branches included."""
     tables: dict[str, int] = field(default_factory=dict)
     """Pinned Delta version of each ledger table."""
     lives: dict[int, Lives] = field(default_factory=dict)
@@ -109,7 +111,8 @@ def fold(entries: Iterable[Entry]) -> RunState:
     if not isinstance(created, RunCreated):
         raise StateError(f"journal: first entry is of kind {first.kind!r}, expected 'run'")
     everyone = {one.id: one for one in created.founders}
-    state = RunState(created=created, population=created.founders, everyone=everyone)
+    size = sum(ref.size for ref in first.refs)
+    state = RunState(created=created, population=created.founders, everyone=everyone, stored_bytes=size)
     for entry in iterator:
         apply(state, entry)
     return state
@@ -118,6 +121,7 @@ def fold(entries: Iterable[Entry]) -> RunState:
 def apply(state: RunState, entry: Entry) -> None:
     """Advances the state by one entry."""
     event = body(entry)
+    state.stored_bytes += sum(ref.size for ref in entry.refs)
     if isinstance(event, LivesCommitted):
         _commit_lives(state, entry, event)
     elif isinstance(event, EpochOpened):

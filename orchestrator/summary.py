@@ -15,7 +15,7 @@ from orchestrator.diversity import Diversity
 from orchestrator.events import EvaluationRow, GenerationCommitted, LivesCommitted
 from orchestrator.fitness import ranked
 from orchestrator.lineage import LineageRow, ancestry, lineage_rows, short
-from orchestrator.observe import after, culled_by
+from orchestrator.observe import after, culled_by, gap
 from orchestrator.population import lineages
 from orchestrator.state import RunState
 from telemetry.records import Record
@@ -145,7 +145,7 @@ def summarize(state: RunState, config: RunConfig) -> Summary:
         champion=champion,
         ancestry=ancestry(champion, state) if champion else (),
         ratios=_ratios(evaluation),
-        gap=_gap(state, evaluation),
+        gap=gap(state, evaluation),
         totals=_totals(state),
         lineages=lineage_rows(state),
     )
@@ -240,13 +240,6 @@ def _ratios(rows: Iterable[EvaluationRow]) -> dict[str, float]:
         return {}
     others = ("founder", "random", "heuristic")
     return {who: means["champion"] / means[who] for who in others if means.get(who, 0) > 0}
-
-
-def _gap(state: RunState, rows: Iterable[EvaluationRow]) -> float | None:
-    held_out = next((row.mean for row in rows if row.who == "champion-exploring"), None)
-    if held_out is None or not state.history:
-        return None
-    return ranked(state.history[-1].fitness)[0].value - held_out
 
 
 def _totals(state: RunState) -> Totals:

@@ -69,6 +69,26 @@ class ModelDescription:
     """How many different adapters one batch serves: 1 when weights are merged. More adapters than these take turns."""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine has done since it stands, and what it has to do now."""
+
+    answered: int = 0
+    """Requests."""
+    prompt_tokens: int = 0
+    """Of those."""
+    cached_tokens: int = 0
+    """Prompt tokens that the prefix cache held."""
+    busy_seconds: float = 0.0
+    """Time in which it computed."""
+    switches: int = 0
+    """Changes of the weights in place."""
+    running: int = 0
+    """Requests in the batch."""
+    waiting: int = 0
+    """Requests for other weights than those in place."""
+
+
 class Engine(Protocol):
     """Completes prompts. One engine serves the adapters of its last `load`; the base model never changes."""
 
@@ -85,5 +105,7 @@ class Engine(Protocol):
     async def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Answers in the order of the requests. Raises EngineFailure."""
         ...
+
+    async def stats(self) -> EngineStats: ...
 
     async def close(self) -> None: ...

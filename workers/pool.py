@@ -13,8 +13,8 @@ so it runs the same on a Ray cluster and inside one process. Laws:
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -25,7 +25,7 @@ from telemetry.remote import RemoteLost, ReplyLost, preempted
 from workers.agent import Report
 from workers.config import WorkersConfig
 from workers.crew import Bell, Crew
-from workers.engine import EngineFailure
+from workers.engine import EngineFailure, EngineStats
 from workers.guard import EnvironmentFailure
 from workers.placement import Part, Placement, Service
 from workers.recorder import LifeTask
@@ -34,6 +34,22 @@ from workers.work import Acknowledge, Batch, Lived, Party, Work, form, fresh
 
 PROGRESS_SECONDS = 2.0
 """How long an agent may take to say how far it is."""
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """How a pool stands at one moment."""
+
+    alive: int
+    """Lives under way."""
+    decisions: int
+    """Made by the agents that stand now, since they stand."""
+    restarts: int
+    """Actors replaced so far."""
+    retries: int
+    """Parties of lives that were lost so far, whether lived again or given up."""
+    engines: Mapping[str, EngineStats]
+    """By name, of those that answered."""
 
 
 class WorkerPool:
@@ -64,6 +80,7 @@ class WorkerPool:
         self._config = config
         self._world = world
         self._together = together
+        self._retries = 0
         self._bell = Bell()
         self._crew = Crew([*engines, *agents], config.restarts, self._bell)
         self._placement = Placement(agents, config.lives_per_agent)
@@ -98,13 +115,21 @@ class WorkerPool:
         await self._serve_all(work)
         return [life for lived in work.finished.values() for life in lived.lives]
 
-    async def progress(self) -> tuple[int, int]:
-        """(lives under way, decisions so far) over all agents that answer soon."""
-        peers = [agent.peer for agent in self.agents if agent.peer is not None]
-        asked = [asyncio.wait_for(peer.progress(), PROGRESS_SECONDS) for peer in peers]
+    async def pulse(self) -> Pulse:
+        """How things stand, as told by all agents and engines that answer soon."""
+        agents = [agent.peer.progress() for agent in self.agents if agent.peer is not None]
+        engines = [(engine, engine.peer.stats()) for engine in self.engines if engine.peer is not None]
+        asked = [asyncio.wait_for(one, PROGRESS_SECONDS) for one in (*agents, *(stats for _, stats in engines))]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         counts = [answer for answer in answers if isinstance(answer, tuple)]
-        return sum(alive for alive, _ in counts), sum(decisions for _, decisions in counts)
+        told = zip((engine.name for engine, _ in engines), answers[len(agents) :], strict=True)
+        return Pulse(
+            alive=sum(alive for alive, _ in counts),
+            decisions=sum(decisions for _, decisions in counts),
+            restarts=self.restarts,
+            retries=self._retries,
+            engines={name: stats for name, stats in told if isinstance(stats, EngineStats)},
+        )
 
     async def _live_and_commit(self, work: Work) -> None:
         """Lives every task once with success, and commits all that the sink did not lose."""
@@ -256,6 +281,7 @@ class WorkerPool:
         todo = []
         for party in parties:
             tries = party.tries + (not error.preempted)
+            self._retries += 1
             if tries <= self._config.life_retries:
                 todo.append(replace(fresh(party), tries=tries))
             elif self._config.when_spent == "censor" and work.acknowledge is not None:

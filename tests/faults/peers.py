@@ -18,7 +18,7 @@ from telemetry.remote import NoAnswer, RemoteLost, ReplyLost
 from tests.faults.virtual_time import VirtualLoop
 from tests.faults.world import Process
 from trainer.job import TrainingJob, TrainingResult
-from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
+from workers.engine import Completion, CompletionRequest, EngineFailure, EngineStats, ModelDescription
 from workers.environment import Birth, Observation, Outcome, Turn
 from workers.prompt import BYTES
 
@@ -247,6 +247,9 @@ class ToyEngine:
         if self._cluster.world.strike("an engine", "engine failure"):
             raise EngineFailure("numbers that are not finite")
         return [_answer(request) for request in requests]
+
+    async def stats(self) -> EngineStats:
+        return EngineStats()
 
     async def close(self) -> None:
         pass

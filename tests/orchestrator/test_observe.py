@@ -3,16 +3,10 @@
 import pytest
 
 from orchestrator.observe import MetricsListener
+from orchestrator.run import config_of
 from orchestrator.state import RunState
-from telemetry.metrics import Metrics
+from telemetry.metrics import RUN, Metrics
 from tests.orchestrator.builders import advance, newborn_run, run_config
-
-OF_THE_PROCESS = {
-    "forager_last_commit_timestamp_seconds",
-    "forager_lives_in_flight",
-    "forager_decisions_per_second",
-    "forager_actor_restarts_total",
-}
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], str]:
@@ -21,13 +15,13 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], s
         (sample.name, tuple(sorted(sample.labels.items()))): repr(sample.value)
         for family in metrics.registry.collect()
         for sample in family.samples
-        if sample.name not in OF_THE_PROCESS
+        if family.name in {one.name.removesuffix("_total") for one in RUN}
     }
 
 
 def replayed(state: RunState) -> Metrics:
     metrics = Metrics(run=state.created.run)
-    MetricsListener(metrics).replay(state)
+    MetricsListener(metrics, config_of(state)).replay(state)
     return metrics
 
 
@@ -35,7 +29,7 @@ def test_a_resume_at_any_event_finds_the_metrics_where_they_stood() -> None:
     config = run_config()
     state = newborn_run(config)
     metrics = replayed(state)
-    listener = MetricsListener(metrics)
+    listener = MetricsListener(metrics, config)
     events = 0
     for _ in advance(state, config, listener):
         events += 1
@@ -65,7 +59,7 @@ def test_status_and_commit_time_follow_the_events() -> None:
     config = run_config(generations=1)
     state = newborn_run(config)
     metrics = Metrics(run="first-run")
-    listener = MetricsListener(metrics)
+    listener = MetricsListener(metrics, config)
     listener.replay(state)
     taken_over = metrics.registry.get_sample_value("forager_last_commit_timestamp_seconds")
     assert taken_over == pytest.approx(1777888800.0), "the driver's take-over is a commit"

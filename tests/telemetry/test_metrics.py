@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry.exporter import serve
 from telemetry.failures import UsageError
-from telemetry.metrics import MAX_CAUSES, TABLE, Metrics, Rate
+from telemetry.metrics import MAX_CAUSES, QUANTILES, TABLE, Metrics, Rate, catalogue
+from tests.forager import ROOT
 
 HOST = "127.0.0.1"
 
@@ -41,11 +42,19 @@ def fetch(port: int, path: str, **headers: str) -> tuple[int, str]:
 def test_every_declared_metric_is_served_and_no_other() -> None:
     metrics = opened()
     lived(metrics, {"survived": 1})
-    metrics.training("trained", tokens=5, seconds=1.0)
+    metrics.training("trained", tokens=5, seconds=1.0, losses=(2.0, 1.0))
+    metrics.generation(1, [4.0, 1.0], population=2, lineages=2, culled=0, entropy=1.0, behaviour=0.1)
+    metrics.held_out({"champion": 4.0}, 0.5)
+    metrics.left({"generations": 3.0})
     with serve(metrics, HOST, 0) as port:
         _, text = fetch(port, "/metrics")
-    served = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
-    assert served == {one.name for one in TABLE}
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert set(families) == {one.name.removesuffix("_total") for one in TABLE}
+    for one in TABLE:
+        family = families[one.name.removesuffix("_total")]
+        assert (family.type, family.documentation) == (one.kind, one.help)
+        assert family.samples
+        assert all(set(sample.labels) - {"le"} == set(one.labels) for sample in family.samples)
 
 
 def test_names_follow_the_conventions() -> None:
@@ -104,7 +113,7 @@ def test_any_text_in_the_run_info_can_be_scraped(text: str) -> None:
 def test_restarts_count_up_even_when_the_pool_starts_again() -> None:
     metrics = opened()
     for restarts in (0, 2, 2, 3, 0, 1):
-        metrics.live(10, 100, restarts)
+        metrics.live(10, 100, restarts=restarts)
     assert metrics.registry.get_sample_value("forager_actor_restarts_total") == 3
     assert metrics.registry.get_sample_value("forager_lives_in_flight") == 10
 
@@ -201,3 +210,33 @@ def test_deployment_files_name_no_metric_that_does_not_exist() -> None:
     for file in (Path(__file__).parents[2] / "deploy").rglob("*"):
         if file.suffix in (".json", ".yaml", ".yml"):
             assert set(re.findall(r"\bforager_\w+", file.read_text(encoding="utf-8"))) <= declared, file
+
+
+def test_totals_of_engines_grow_over_replacements_and_never_fall() -> None:
+    metrics = opened()
+    value = metrics.registry.get_sample_value
+
+    def told(name: str, answered: int, waiting: int = 0) -> None:
+        counts = dict.fromkeys(("prompt_tokens", "cached_tokens", "busy_seconds", "switches", "running"), answered)
+        metrics.engines({name: {**counts, "answered": answered, "waiting": waiting}})
+
+    for name, answered in (("engine-0.0", 5), ("engine-0.0", 9), ("engine-0.0", 7), ("engine-0.1", 2)):
+        told(name, answered)
+    assert value("forager_engine_requests_total") == 11
+    told("engine-0.1", 2, waiting=3)
+    assert value("forager_engine_requests_waiting") == 3
+    assert value("forager_engines") == 1
+    metrics.engines({})
+    assert value("forager_engines") == value("forager_engine_requests_waiting") == 0
+
+
+def test_quantiles_are_somebodys_fitness() -> None:
+    metrics = opened()
+    metrics.generation(1, [9.0, 1.0, 5.0, 3.0], population=4, lineages=4, culled=0, entropy=1.0, behaviour=0.1)
+    found = [metrics.registry.get_sample_value("forager_fitness_quantile", {"quantile": str(q)}) for q in QUANTILES]
+    assert found == [1.0, 1.0, 3.0, 5.0, 9.0]
+
+
+def test_the_page_of_metrics_is_what_the_code_declares() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert catalogue() in page, "write it anew: python -m telemetry.metrics > docs/metrics.md"

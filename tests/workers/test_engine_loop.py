@@ -63,6 +63,9 @@ class Core:
         logprobs = (self.serving,) if self.merged else self.weights
         return [(name, Completion(token_ids=(*request.prompt_ids, len(self.weights)), logprobs=logprobs))]
 
+    def tokens(self):
+        return 10 * self.steps, 4 * self.steps
+
     def load(self, adapters):
         if "bad" in adapters:
             raise UsageError("adapter bad")
@@ -94,6 +97,26 @@ def test_answers_keep_the_order_of_their_requests():
         return core
 
     assert asyncio.run(scenario()).steps == 20
+
+
+def test_statistics_count_what_was_answered_and_what_waits_for_other_weights():
+    async def scenario():
+        core = Core(merged=True)
+        thread = CoreThread(lambda: core)
+        await thread.load(["a", "b"])
+        core.gate.clear()
+        asked = [asyncio.ensure_future(thread.complete([request(n, "ab"[n % 2])])) for n in range(6)]
+        await asyncio.sleep(0.05)
+        core.gate.set()
+        await asyncio.gather(*asked)
+        stats = thread.stats()
+        assert (stats.answered, stats.prompt_tokens, stats.cached_tokens) == (6, 60, 24)
+        assert (stats.running, stats.waiting) == (0, 0)
+        assert stats.switches == 1, "the first weights came with the working set"
+        assert stats.busy_seconds > 0.03
+        await thread.close()
+
+    asyncio.run(scenario())
 
 
 def test_weights_change_between_the_requests_before_and_after():

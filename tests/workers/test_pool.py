@@ -18,7 +18,7 @@ from telemetry.sink import TelemetrySink
 from telemetry.store import open_store
 from workers.agent import LostLife, Report
 from workers.config import WorkersConfig
-from workers.engine import EngineFailure
+from workers.engine import EngineFailure, EngineStats
 from workers.guard import EnvironmentFailure
 from workers.placement import CHUNK
 from workers.pool import WorkerPool
@@ -76,6 +76,10 @@ class Engine(Peer):
         self.loaded: list[str | None] = []
         self.lives = self.loads = 0
         """Asked of it."""
+
+    async def stats(self) -> EngineStats:
+        self.check()
+        return EngineStats(answered=self.lives)
 
     async def load(self, adapters: Sequence[str | None]) -> None:
         self.check()
@@ -229,7 +233,9 @@ def test_nothing_fails_and_every_life_is_lived_once(tmp_path: Path) -> None:
     room.live(groups(3, 40))
     assert set(room.lived.values()) == {1}
     assert room.pool.restarts == 0
-    assert asyncio.run(room.pool.progress()) == (3, 30)
+    pulse = asyncio.run(room.pool.pulse())
+    assert (pulse.alive, pulse.decisions, pulse.restarts, pulse.retries) == (3, 30, 0, 0)
+    assert set(pulse.engines) == {engine.name for engine in room.pool.engines}
 
 
 def test_an_agent_lost_under_many_calls_is_replaced_once(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from queue import SimpleQueue
 from threading import Lock, Thread
+from time import monotonic
 from typing import Protocol
 
 from telemetry.failures import ForagerError
-from workers.engine import Completion, CompletionRequest, EngineFailure
+from workers.engine import Completion, CompletionRequest, EngineFailure, EngineStats
 from workers.engines.turns import TURN_SECONDS, Turns
 
 
@@ -41,6 +42,10 @@ class Core(Protocol):
 
     def add(self, name: str, request: CompletionRequest) -> None:
         """Takes a request that passed `check` and whose adapter is served."""
+        ...
+
+    def tokens(self) -> tuple[int, int]:
+        """Prompt tokens of all answered requests, and how many of them were in the prefix cache."""
         ...
 
     def step(self) -> list[tuple[str, Completion]]:
@@ -84,6 +89,8 @@ class CoreThread:
         self._names = map(str, count())
         self._turns = Turns(turn_seconds)
         self._held: _Load | _Close | None = None
+        self._stats = EngineStats()
+        self._answered, self._switches, self._busy = 0, 0, 0.0
         built: Future[None] = Future()
         self._thread = Thread(target=self._live, args=(build, built), name="engine core", daemon=True)
         self._thread.start()
@@ -100,6 +107,10 @@ class CoreThread:
         load = _Load(adapters)
         self._put(load)
         await asyncio.wrap_future(load.future)
+
+    def stats(self) -> EngineStats:
+        """As of the last step."""
+        return self._stats
 
     async def close(self) -> None:
         """Answers what was asked before, then frees the core. A second call does nothing."""
@@ -145,7 +156,11 @@ class CoreThread:
                 else:
                     self._held = item
             if core.busy():
-                self._deliver(core.step())
+                began = monotonic()
+                finished = core.step()
+                self._busy += monotonic() - began
+                self._deliver(finished)
+                self._note(core)
             elif self._turns:
                 self._turn(core)
             elif isinstance(self._held, _Load):
@@ -175,16 +190,33 @@ class CoreThread:
 
     def _turn(self, core: Core) -> None:
         adapter, requests = self._turns.next(core.serves)
+        began = monotonic()
         core.switch(adapter)
+        self._busy += monotonic() - began
+        self._switches += 1
         for name, request in requests:
             core.add(name, request)
 
     def _deliver(self, finished: Sequence[tuple[str, Completion]]) -> None:
         for name, completion in finished:
             ask, position = self._asked.pop(name)
+            self._answered += 1
             ask.answers[position] = completion
             if len(ask.answers) == len(ask.requests):
                 ask.future.set_result([ask.answers[index] for index in range(len(ask.requests))])
+
+    def _note(self, core: Core) -> None:
+        prompt, cached = core.tokens()
+        waiting = len(self._turns)
+        self._stats = EngineStats(
+            answered=self._answered,
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            busy_seconds=self._busy,
+            switches=self._switches,
+            running=len(self._asked) - waiting,
+            waiting=waiting,
+        )
 
     def _change(self, core: Core, load: _Load) -> None:
         if not load.future.set_running_or_notify_cancel():

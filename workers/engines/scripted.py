@@ -9,8 +9,10 @@ import asyncio
 import math
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import blake2b, sha256
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from telemetry.lora import load_named
 from telemetry.records import BaseModelCard
 from telemetry.seeds import rng
 from workers.config import ScriptedEngineConfig
-from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
+from workers.engine import Completion, CompletionRequest, EngineFailure, EngineStats, ModelDescription
 from workers.prompt import BYTES
 
 MODULE = "scripted.policy"
@@ -55,6 +57,8 @@ class ScriptedEngine:
         self._policies: dict[str | None, Array] = {None: np.zeros((OUT, IN))}
         self._seconds = config.seconds
         self._busy = asyncio.Lock()
+        self._waiting = 0
+        self._stats = EngineStats()
 
     async def describe(self) -> ModelDescription:
         return description(self._capacity)
@@ -72,15 +76,32 @@ class ScriptedEngine:
         """Answers in the order of the requests. Raises EngineFailure if an adapter named was not loaded."""
         if not requests:
             return []
+        self._waiting += len(requests)
+        try:
+            return await self._answer(requests)
+        finally:
+            self._waiting -= len(requests)
+
+    async def _answer(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         if self._seconds:
             async with self._busy:
                 await asyncio.sleep(self._seconds * len(requests))
+        began, known = monotonic(), self._stats
         prompts = [array("q", request.prompt_ids).tobytes() for request in requests]
         logits = _logits(prompts, np.stack([self._policy(request.adapter) for request in requests]))
-        return [
+        answers = [
             _choose(row, request) if request.choices else self._write(prompt, request)
             for request, prompt, row in zip(requests, prompts, logits, strict=True)
         ]
+        self._stats = EngineStats(
+            answered=known.answered + len(requests),
+            prompt_tokens=known.prompt_tokens + sum(len(request.prompt_ids) for request in requests),
+            busy_seconds=known.busy_seconds + monotonic() - began + self._seconds * len(requests),
+        )
+        return answers
+
+    async def stats(self) -> EngineStats:
+        return replace(self._stats, running=self._waiting)
 
     async def close(self) -> None:
         self._policies = {}

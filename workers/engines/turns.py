@@ -38,6 +38,10 @@ class Turns:
         """True while anybody waits."""
         return bool(self._queues)
 
+    def __len__(self) -> int:
+        """Requests that wait."""
+        return sum(len(queue.requests) for queue in self._queues.values())
+
     def overdue(self) -> bool:
         """True when others have waited long enough: the present turn is to take no new requests."""
         return bool(self._queues) and monotonic() - self._since >= self._seconds

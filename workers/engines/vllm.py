@@ -15,7 +15,7 @@ from typing import Any
 from telemetry.failures import UsageError
 from telemetry.records import BaseModelCard
 from workers.config import VllmEngineConfig
-from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDescription
+from workers.engine import Completion, CompletionRequest, EngineFailure, EngineStats, ModelDescription
 from workers.engines.chat import description, end_of_turn
 from workers.engines.loop import CoreThread
 from workers.engines.merged import MergedServing, arithmetic
@@ -55,6 +55,9 @@ class VllmEngine:
         for request in requests:
             _check(request, self._description.context)
         return await self._thread.complete(requests)
+
+    async def stats(self) -> EngineStats:
+        return self._thread.stats()
 
     async def close(self) -> None:
         await self._thread.close()
@@ -97,6 +100,7 @@ class _VllmCore:
         else:
             self._weights = UnmergedServing(self._engine, config, card, adapter_path)
         self._requests: dict[str, CompletionRequest] = {}
+        self._prompt_tokens = self._cached_tokens = 0
 
     def busy(self) -> bool:
         return bool(self._requests)
@@ -127,6 +131,9 @@ class _VllmCore:
         finished = [output for output in self._engine.step() if output.finished]
         return [(output.request_id, self._read(output)) for output in finished]
 
+    def tokens(self) -> tuple[int, int]:
+        return self._prompt_tokens, self._cached_tokens
+
     def load(self, adapters: Sequence[str | None]) -> None:
         self._weights.load(adapters)
 
@@ -136,6 +143,8 @@ class _VllmCore:
 
     def _read(self, output: Any) -> Completion:
         request, answer = self._requests.pop(output.request_id), output.outputs[0]
+        self._prompt_tokens += len(request.prompt_ids)
+        self._cached_tokens += output.num_cached_tokens or 0
         if request.choices:
             found = answer.logprobs[0]
             scores = [found[token].logprob for token in request.choices]
