@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -116,7 +116,7 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
         builder = Builder(config, model, str(run.store), log_directory(run.store, config), start_actor)
         pool = runner.run(builder.workers())
         workers = WorkersRoom(runner, pool, config, run.watch)
-        workers.tick = _ticker(display, metrics)
+        workers.tick = _ticker(display, metrics, run.store)
         rooms = Rooms(workers, TrainersRoom(runner, builder.trainers(), run.watch))
         run.watch.take()
         while run.population:
@@ -141,10 +141,12 @@ def _evaluate(run: Run, workers: WorkersRoom) -> list[EvaluationRow]:
     return rows + model_rows(workers, manners, replace(worlds, lives=few))
 
 
-def _ticker(display: Display, metrics: Metrics) -> Tick:
+def _ticker(display: Display, metrics: Metrics, store: Store) -> Tick:
     def tick(pulse: Pulse) -> None:
         display.tick(pulse.alive, pulse.decisions)
         metrics.live(pulse.alive, pulse.decisions, restarts=pulse.restarts, retries=pulse.retries)
+        with suppress(StorageError):  # whoever writes next will tell
+            metrics.free(store.free_bytes())
         metrics.engines({name: asdict(stats) for name, stats in pulse.engines.items()})
 
     return tick

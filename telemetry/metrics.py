@@ -84,6 +84,7 @@ RUN = (
 PROCESS = (
     Declared("gauge", "forager_last_commit_timestamp_seconds", "Unix time of the last journal entry."),
     Declared("histogram", "forager_commit_seconds", "Time that an entry took until it was durable in the store."),
+    Declared("gauge", "forager_store_free_bytes", "Free space where the run is kept; NaN for a bucket."),
     Declared("gauge", "forager_lives_in_flight", "Lives under way."),
     Declared("gauge", "forager_decisions_per_second", "Decisions made per second, over the last ten seconds."),
     Declared("counter", "forager_actor_restarts_total", "Engines, agents and sinks replaced."),
@@ -287,6 +288,10 @@ class Metrics:
         self._in_flight = (monotonic(), alive, self._decisions(decisions))
         self._counters["forager_actor_restarts_total"].inc(self._growth("pool", "restarts", restarts))
         self._counters["forager_lives_lost_total"].inc(self._growth("pool", "retries", retries))
+
+    def free(self, size: int | None) -> None:
+        """Free space where the run is kept; None where there is no such thing."""
+        self._gauges["forager_store_free_bytes"].set(float("nan") if size is None else size)
 
     def engines(self, stats: Mapping[str, Mapping[str, float]]) -> None:
         """About once a second: what each engine that answers has done since it stands. A name is never used again."""

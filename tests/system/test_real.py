@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tests.conftest import free_ports
 from tests.forager import ROOT, forager, ok
 from tests.inprocess import output
+from tests.prometheus import Server, alerts, panels, recorded, scraping
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -27,7 +29,7 @@ trainer:
   objective: {{kind: sft, threshold: 0.0, max_examples: 8, epochs: 1, batch_size: 4}}
   lora: {{rank: 4, alpha: 4}}
 evaluation: {{lives: 2}}
-metrics: {{port: 0}}
+metrics: {{port: {port}}}
 """
 
 
@@ -39,8 +41,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("serving", ["merged", "lora"])
 def test_generations_with_real_weights(tmp_path: Path, model: Path, serving: str) -> None:
     file = tmp_path / "tiny.yaml"
-    file.write_text(RUN_FILE.format(generations=2, model=model, serving=serving))
-    ok("run", file, "--store", tmp_path)
+    [port] = free_ports("metrics").values()
+    file.write_text(RUN_FILE.format(generations=2, model=model, serving=serving, port=port))
+    with scraping(tmp_path / "prometheus", port) as server:
+        ok("run", file, "--store", tmp_path)
+        if server is not None:
+            assert_every_expression_has_data(server)
     run = tmp_path / "tiny"
     assert output("verify", run).startswith("ok")
     assert output("audit", run).startswith("ok")
@@ -54,9 +60,19 @@ def test_generations_with_real_weights(tmp_path: Path, model: Path, serving: str
     assert all(0 < step["probability"] <= 1 for step in steps)
 
 
+def assert_every_expression_has_data(server: Server) -> None:
+    """Of every panel and every recording rule; those of the alerts can at least be executed."""
+    expressions = [(title, one) for title, queries in panels().items() for one in queries]
+    expressions += [("recording rule", one) for one in recorded()]
+    empty = [(title, one) for title, one in expressions if not server.series(one)]
+    assert not empty
+    for expression in alerts().values():
+        server.series(expression)
+
+
 def test_missing_model_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
-    file.write_text(RUN_FILE.format(generations=1, model=tmp_path / "nowhere", serving="merged"))
+    file.write_text(RUN_FILE.format(generations=1, model=tmp_path / "nowhere", serving="merged", port=0))
     result = forager("run", file, "--store", tmp_path / "runs", cwd=ROOT)
     assert result.code == 2
     assert result.err.count("\n") == 1
