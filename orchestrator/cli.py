@@ -172,6 +172,18 @@ def replay(
     print_life(store, state, life or "champion", as_json=json)
 
 
+@app.command(epilog="Example: `forager report runs/demo --out demo.html`")
+def report(
+    run: RunPlace,
+    out: Annotated[str, typer.Option(help="File to write; without it, report.html of the run.")] = "",
+) -> None:
+    """Write the page of a run, living or over: fitness, survival, family tree, lives to replay."""
+    store, state = open_run(run)
+    from orchestrator.finish import write_report
+
+    typer.echo(write_report(store, state, out))
+
+
 @app.command(epilog="Example: `forager evaluate runs/demo --who champion --lives 128`")
 def evaluate(
     run: RunPlace,

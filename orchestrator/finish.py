@@ -1,15 +1,17 @@
 """After the loop: the summary on the console, the report in the store, single evaluations."""
 
+from pathlib import Path
 from typing import Any
 
 from orchestrator.console import print_summary
 from orchestrator.driver import worker_rooms
 from orchestrator.evaluation import HeldOut, model_rows, player_of, reference_row
+from orchestrator.report import report
 from orchestrator.rooms import find_model
 from orchestrator.run import config_of
 from orchestrator.state import RunState
-from orchestrator.summary import report_data, summarize
-from telemetry.report.page import render
+from orchestrator.summary import summarize
+from telemetry.failures import UsageError
 from telemetry.store import Store
 from workers.reference import references
 
@@ -19,12 +21,25 @@ SCRIPTED = ("random", "heuristic")
 
 def conclude(store: Store, state: RunState) -> None:
     """Writes the report of a run and prints its summary."""
-    summary = summarize(state, config_of(state))
-    page = render(report_data(summary)).encode()
+    place = write_report(store, state)
+    print_summary(summarize(state, config_of(state)), place)
+
+
+def write_report(store: Store, state: RunState, out: str = "") -> str:
+    """Writes the report into a file or, without one, into the run; returns where it is. Raises UsageError."""
+    page = report(store, state).encode()
+    if out:
+        try:
+            Path(out).write_bytes(page)
+        except OSError as error:
+            raise UsageError(
+                f"--out: got {out}, cannot write there: {(error.strerror or str(error)).lower()}"
+            ) from error
+        return out
     # Resuming a finished run changes no byte and no time stamp of it.
     if not store.exists(REPORT) or store.get(REPORT) != page:
         store.put(REPORT, page)
-    print_summary(summary, f"{store.local_path(REPORT) or f'{store}/{REPORT}'}")
+    return f"{store.local_path(REPORT) or f'{store}/{REPORT}'}"
 
 
 def evaluate_one(store: Store, state: RunState, who: str, lives: int) -> dict[str, Any]:

@@ -151,11 +151,6 @@ def summarize(state: RunState, config: RunConfig) -> Summary:
     )
 
 
-def report_data(summary: Summary) -> dict[str, Any]:
-    """The summary as `telemetry.report.page.render` takes it."""
-    return summary.model_dump(mode="json")
-
-
 def status(state: RunState) -> dict[str, Any]:
     """How far a run is, in few lines.
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orchestrator.lineage import lineage_rows
-from orchestrator.summary import report_data, status, summarize
+from orchestrator.summary import status, summarize
 from telemetry.report.page import render
 from tests.orchestrator.builders import advance, finished_run, newborn_run, run_config
 
@@ -54,10 +54,10 @@ def test_rows_of_the_family_tree() -> None:
 def test_a_summary_can_be_made_and_rendered_after_every_event() -> None:
     config = run_config(generations=2)
     state = newborn_run(config)
-    assert "No generation has finished yet" in render(report_data(summarize(state, config)))
+    assert "No generation has finished yet" in render(summarize(state, config).model_dump(mode="json"))
     for _ in advance(state, config):
         summary = summarize(state, config)
-        data = json.loads(json.dumps(report_data(summary), allow_nan=False))
+        data = json.loads(json.dumps(summary.model_dump(mode="json"), allow_nan=False))
         assert config.name in render(data)
         assert summary.totals.lives == sum(len(commit.lives) for commit in state.commits)
         told = json.loads(json.dumps(status(state), allow_nan=False))

@@ -11,7 +11,7 @@ from orchestrator.lineage import lineage_rows
 from orchestrator.lines import describe
 from orchestrator.observe import MetricsListener
 from orchestrator.state import RunState
-from orchestrator.summary import report_data, summarize
+from orchestrator.summary import summarize
 from telemetry.metrics import Metrics
 from telemetry.report.page import render
 from tests.orchestrator.builders import finished_run
@@ -45,14 +45,14 @@ def test_it_is_shown_without_a_number(run: tuple[RunState, RunConfig, str], caps
     assert "not scored" in capsys.readouterr().out
     print_summary(summarize(state, config), "report.html")
     assert describe(state.history[-1], state)
-    page = render(report_data(summarize(state, config)))
+    page = render(summarize(state, config).model_dump(mode="json"))
     assert who in page
     assert "None" not in page
 
 
 def test_metrics_stay_numbers(run: tuple[RunState, RunConfig, str]) -> None:
-    state, _, _ = run
+    state, config, _ = run
     metrics = Metrics("run")
-    MetricsListener(metrics).replay(state)
+    MetricsListener(metrics, config).replay(state)
     for name in ("best", "mean", "median", "worst"):
         assert isfinite(metrics.registry.get_sample_value(f"forager_fitness_{name}") or 0.0)

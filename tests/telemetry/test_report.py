@@ -1,6 +1,9 @@
 """The report is one well-formed file that shows the run's numbers and takes no text for anything but text."""
 
+import json
 import re
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Any
 
@@ -8,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from telemetry.report.curves import drift_charts, survival_chart
 from telemetry.report.figures import MAX_GENERATIONS, TOP, Scale, ends_chart, fitness_chart, ticks, tree
-from telemetry.report.page import render
+from telemetry.report.page import SCRIPT, render
 
-VOID = {"meta", "link"}
+VOID = {"meta", "link", "input"}
 HOSTILE = "</title><script>alert(1)</script><img src=http://evil.invalid onerror=x>\"'&{{ 7 * 7 }}\u202e"
 
 
@@ -160,9 +164,32 @@ def test_the_numbers_of_the_run_are_on_the_page() -> None:
         assert text in page.words, text
 
 
-def test_the_page_needs_no_network_and_no_scripts() -> None:
-    page = Page(render(run_data()))
-    assert not {"script", "iframe", "img", "object", "embed"} & {tag for tag, _ in page.tags}
+def replay(who: str = "champion g002-000", **changes: Any) -> dict[str, Any]:
+    frame = {"saw": "Food north 1.", "did": "north", "p": 0.5, "explored": False, "before": 9, "energy": 8}
+    life = {
+        "who": who,
+        "life": 0,
+        "seed": "5",
+        "end": "starved",
+        "steps": 2,
+        "frames": [{**frame, "picture": ".@."}] * 2,
+    }
+    return life | changes
+
+
+CURVES = [
+    {"generation": 0, "lives": 4, "times": [2, 5], "shares": [0.5, 0.0], "longest": 5},
+    {"generation": 2, "lives": 4, "times": [3], "shares": [0.75], "longest": 60},
+]
+
+
+def test_the_page_needs_no_network_and_runs_no_script_but_its_own() -> None:
+    page = Page(html := render(run_data(survival=CURVES, replays=[replay()])))
+    assert not {"iframe", "img", "object", "embed"} & {tag for tag, _ in page.tags}
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert scripts == [SCRIPT]
+    assert f"script-src 'sha256-{b64encode(sha256(SCRIPT.encode()).digest()).decode()}'" in html
+    assert not re.search(r"innerHTML|insertAdjacent|document\.write|eval\(|fetch|XMLHttp|import", SCRIPT)
     for _, attributes in page.tags:
         for name in ("src", "href", "xlink:href", "action"):
             assert attributes.get(name) in (None, "data:,")
@@ -173,9 +200,9 @@ def test_every_figure_has_a_title_and_every_table_its_headers() -> None:
     page = Page(render(run_data()))
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     figures = [attributes for tag, attributes in page.tags if tag == "svg" and attributes.get("role") == "img"]
-    assert len(figures) == 3
+    assert len(figures) == 8
     for attributes in figures:
-        assert set(str(attributes["aria-labelledby"]).split()) <= ids
+        assert attributes.get("aria-label") or set(str(attributes["aria-labelledby"]).split()) <= ids
     tables = sum(tag == "table" for tag, _ in page.tags)
     assert tables == sum(tag == "thead" for tag, _ in page.tags) == 4
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
@@ -191,6 +218,12 @@ def test_what_agents_and_plugins_wrote_stays_text() -> None:
     page = Page(render(data))
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
     assert page.words.count("<script>alert(1)</script>") >= 7
+    frame = {"saw": HOSTILE, "did": HOSTILE, "p": 1.0, "explored": True, "before": 1, "energy": 0, "picture": HOSTILE}
+    html = render({**data, "replays": [replay(HOSTILE, end=HOSTILE, frames=[frame])]})
+    assert html.count("<script") == 2
+    assert "<img" not in html
+    [told] = re.findall(r'id="replay-data">(.*?)</script>', html, re.DOTALL)
+    assert json.loads(told)[0]["frames"] == [frame]
     assert "{{ 7 * 7 }}" in page.words
 
 
@@ -272,3 +305,27 @@ def test_a_negative_fitness_is_drawn_to_scale() -> None:
     marks = {float(mark["text"]): mark["at"] for mark in chart["y_ticks"]}
     assert min(marks) <= -1.0
     assert marks[min(marks)] > chart["best"][0]["y"] > marks[0.0]
+
+
+def test_survival_curves_fall_where_lives_end() -> None:
+    chart = survival_chart(CURVES)
+    assert chart is not None
+    first, last = chart["lines"] if chart["lines"][0]["generation"] == 0 else chart["lines"][::-1]
+    assert (first["median"], last["median"]) == (2, None)
+    assert (first["end"], last["end"]) == (0.0, 0.75)
+    assert first["strength"] < last["strength"] == 1
+    assert abs(first["label_y"] - last["label_y"]) >= 14
+    top, bottom = chart["y_ticks"][-1]["at"], chart["y_ticks"][0]["at"]
+    assert [float(height) for height in re.findall(r"V([\d.]+)", first["path"])] == [(top + bottom) / 2, bottom]
+    assert survival_chart([]) is survival_chart([{**CURVES[0], "lives": 0}]) is None
+
+
+def test_drift_shows_the_mean_and_the_range_of_each_generation() -> None:
+    data = run_data(3)
+    for one in data["lineages"]:
+        one["epsilon"] = 0.5 / (1 + one["generation"]) + 0.01 * int(one["id"][-1])
+    charts = {chart["title"]: chart for chart in drift_charts(data)}
+    assert charts["exploration"]["first"] == pytest.approx(0.505)
+    assert charts["exploration"]["high"] == pytest.approx(0.51)
+    assert charts["exploration"]["low"] == pytest.approx(0.5 / 3)
+    assert "loss, last updates" not in charts, "one generation has losses: that is no drift"

@@ -1,0 +1,119 @@
+"""What the report shows beyond the journal: survival curves and lives to replay, from the ledger."""
+
+from collections.abc import Iterable
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.fitness import ranked
+from orchestrator.lineage import ancestry
+from orchestrator.replay import Draw, Frame, clean, recall
+from orchestrator.run import config_of
+from orchestrator.state import RunState
+from orchestrator.summary import summarize
+from telemetry.failures import ForagerError
+from telemetry.ledger import Ledger
+from telemetry.records import EndReason, LifeKey
+from telemetry.report.page import render
+from telemetry.store import Store
+from workers.guard import boundary
+from workers.registry import find
+
+CURVES = 6
+"""Generations with a survival curve of their own: the first, the last, and some between."""
+REPLAYS = 3
+"""Lives of each player that can be replayed."""
+MAX_FRAMES = 400
+"""Steps of a replay; of a longer life the first ones are kept."""
+
+
+def report(store: Store, state: RunState) -> str:
+    """The page of a run, finished or not."""
+    data = summarize(state, config_of(state)).model_dump(mode="json")
+    ledger = Ledger(store)
+    return render({**data, "survival": _survival(state, ledger), "replays": _replays(state, ledger)})
+
+
+def kaplan_meier(steps: NDArray[np.int64], died: NDArray[np.bool_]) -> tuple[list[int], list[float]]:
+    """Times of death and the share of lives that goes on after each; lives that did not die are censored there.
+
+    (Kaplan & Meier 1958, "Nonparametric estimation from incomplete observations".)
+    """
+    times, shares, share = [], [], 1.0
+    for time in np.unique(steps[died]):
+        share *= 1 - np.count_nonzero(died & (steps == time)) / np.count_nonzero(steps >= time)
+        times.append(int(time))
+        shares.append(round(float(share), 4))
+    return times, shares
+
+
+def _survival(state: RunState, ledger: Ledger) -> list[dict[str, Any]]:
+    curves = []
+    for number in _spread(len(state.history)):
+        vouched, attempts = state.vouched(number), state.attempts(number)
+        lives = ledger.recall("lives", number, vouched, attempts, ["steps", "end"])
+        steps = lives["steps"].to_numpy().astype(np.int64)
+        died = np.array([end == EndReason.DIED for end in lives["end"].to_pylist()], dtype=bool)
+        times, shares = kaplan_meier(steps, died)
+        longest = int(steps.max()) if len(steps) else 0
+        curves.append({"generation": number, "lives": len(steps), "times": times, "shares": shares, "longest": longest})
+    return curves
+
+
+def _spread(generations: int) -> list[int]:
+    """At most CURVES of so many generations: the first, the last, and some evenly between."""
+    if generations <= CURVES:
+        return list(range(generations))
+    return sorted({ceil(index * (generations - 1) / (CURVES - 1)) for index in range(CURVES)})
+
+
+def _replays(state: RunState, ledger: Ledger) -> list[dict[str, Any]]:
+    """Lives of the champion, of the least fit in the same worlds, and of the champion's founder."""
+    if not state.history:
+        return []
+    order = [one.individual for one in ranked(state.history[-1].fitness)]
+    # Of one who plays several parts, the first counts.
+    roles: dict[str, str] = {}
+    for who, role in ((order[0], "champion"), (order[-1], "least fit"), (ancestry(order[0], state)[0], "founder")):
+        roles.setdefault(who, role)
+    draw = getattr(find(config_of(state).environment.name), "draw", None)
+    return [replay for who, role in roles.items() for replay in _lives_of(who, role, state, ledger, draw)]
+
+
+def _lives_of(who: str, role: str, state: RunState, ledger: Ledger, draw: Draw | None) -> Iterable[dict[str, Any]]:
+    generation = state.everyone[who].generation
+    lived = sorted(state.lives[generation].attempts.get(who, {})) if generation in state.lives else []
+    for number in lived[:REPLAYS]:
+        life = recall(state, ledger, LifeKey(generation, who, number))
+        yield {
+            "who": f"{role} {who}",
+            "life": number,
+            "seed": str(life.world_seed),
+            "end": clean(life.cause) if life.end == EndReason.DIED else life.end,
+            "steps": life.steps,
+            "frames": [_frame(frame, life.world, draw) for frame in life.frames[:MAX_FRAMES]],
+        }
+
+
+def _frame(frame: Frame, world: str, draw: Draw | None) -> dict[str, Any]:
+    return {
+        "saw": clean(frame.observation),
+        "did": clean(frame.action),
+        "p": round(frame.probability, 3),
+        "explored": frame.explored,
+        "before": round(frame.energy_before, 3),
+        "energy": round(frame.energy, 3),
+        "picture": _picture(frame, world, draw),
+    }
+
+
+def _picture(frame: Frame, world: str, draw: Draw | None) -> str:
+    if draw is None:
+        return ""
+    try:
+        with boundary(world, f"its picture of step {frame.step}"):
+            return clean(str(draw(frame.state))).rstrip("\n")
+    except ForagerError as error:  # a picture is not worth a report
+        return clean(str(error))
