@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from trainer.config import TrainerConfig
 from trainer.group import Group
 from trainer.objectives import TrainingFailed
 from trainer.packing import FORWARD, Likelihoods, Row, likelihoods
+
+Shape = tuple[int, float, tuple[str, ...]]
+"""Rank, alpha and modules of an adapter."""
 
 
 class Policy:
@@ -38,24 +42,42 @@ class Policy:
         others = set(getattr(base.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
         if others:
             raise UsageError(f"model: got {', '.join(sorted(others))} layers, expected attention in every layer")
-        self.base = base.to("cuda" if self.on_gpu else "cpu").requires_grad_(False)
+        self._base = base.to("cuda" if self.on_gpu else "cpu").requires_grad_(False)
+        self._worn: tuple[Shape, PeftModel] | None = None
+
+    @property
+    def base(self) -> Any:
+        """The model as it was loaded; takes off what it wears."""
+        if self._worn is not None:
+            self._base = self._worn[1].unload().requires_grad_(False)
+            self._base.__dict__.pop("peft_config", None)
+            self._worn = None
+        return self._base
 
     @contextmanager
     def wearing(self, adapter: LoraWeights) -> Iterator[PeftModel]:
-        """The model with an adapter on it that can be trained."""
-        targets = sorted({last_part(module) for module in adapter.factors})
-        config = LoraConfig(
-            r=adapter.rank, lora_alpha=adapter.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
-        )
-        model = get_peft_model(self.base, config)
+        """The model with an adapter on it that can be trained; one at a time.
+
+        Its layers stay in place for the next adapter of the same shape: making them takes longer than filling them.
+        """
+        shape = (adapter.rank, adapter.alpha, tuple(sorted(adapter.factors)))
+        if self._worn is None or self._worn[0] != shape:
+            self._worn = (shape, self._dressed(adapter))
+        model = self._worn[1]
         try:
             _write(model, adapter)
             yield model
         finally:
-            self.base = model.unload().requires_grad_(False)
+            model.zero_grad(set_to_none=True)
             # TRL replaces the base model's forward by an instance attribute; left there, jobs would nest it.
-            self.base.__dict__.pop("forward", None)
-            self.base.__dict__.pop("peft_config", None)
+            self._base.__dict__.pop("forward", None)
+
+    def _dressed(self, adapter: LoraWeights) -> PeftModel:
+        targets = sorted({last_part(module) for module in adapter.factors})
+        config = LoraConfig(
+            r=adapter.rank, lora_alpha=adapter.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+        )
+        return get_peft_model(self.base, config)
 
     def likelihoods(self, model: PeftModel, row: Row) -> Likelihoods:
         """Of the completion tokens of a packed row, which lies on the model's device."""

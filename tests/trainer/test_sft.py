@@ -154,6 +154,24 @@ def test_weights_weigh(objective, start) -> None:
         np.testing.assert_allclose(a, alone.weights.factors[module][0], atol=2e-4)
 
 
+def test_jobs_one_after_the_other_know_nothing_of_each_other(objective, start, card, monkeypatch) -> None:
+    """The layers of an adapter stay on the model: what the last job left in them must not show."""
+    from peft import get_peft_model
+
+    made = []
+    monkeypatch.setattr("trainer.policy.get_peft_model", lambda *given: made.append(1) or get_peft_model(*given))
+    first = objective.fit(start, examples(6), JOB)
+    other = fresh(card, SETTINGS.lora.model_copy(update={"rank": 2}), np.random.default_rng(3))
+    for weights in (start, other, first.weights):
+        objective.fit(weights, examples(4, seed=1), JOB)
+    again = objective.fit(start, examples(6), JOB)
+    assert again.losses == first.losses
+    for module, factors in first.weights.factors.items():
+        for one, same in zip(factors, again.weights.factors[module], strict=True):
+            np.testing.assert_array_equal(one, same)
+    assert len(made) <= 3, "only another shape needs other layers"
+
+
 def test_it_learns_what_it_is_shown_and_leaves_the_base_as_it_was(objective, start, card, tmp_path) -> None:
     before = {name: tensor.clone() for name, tensor in objective.policy.base.state_dict().items()}
     modules = [(name, type(module)) for name, module in objective.policy.base.named_modules()]
