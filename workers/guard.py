@@ -6,8 +6,7 @@ returns that it must not, into an EnvironmentFailure that names the world and th
 
 import json
 import reprlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import NoReturn
 
 from telemetry.failures import ForagerError, one_line
@@ -201,15 +200,21 @@ class SharedGuard(_Checks):
             return self._json(dict(ask(seat)), "result")
 
 
-@contextmanager
-def boundary(name: str, what: str) -> Iterator[None]:
+class boundary:  # noqa: N801 - a context manager, named as one; a generator would take three times as long
     """The one place where a world's exceptions are turned into a failure with a name; `what` is what it was doing."""
-    try:
-        yield
-    except (EnvironmentFailure, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # a world is foreign code and may raise anything, SystemExit included
-        raise EnvironmentFailure(f"environment {name}: {what} raised {blame(error)}") from error
+
+    __slots__ = ("name", "what")
+
+    def __init__(self, name: str, what: str) -> None:
+        self.name, self.what = name, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # A world is foreign code and may raise anything, SystemExit included.
+        if error is not None and not isinstance(error, EnvironmentFailure | KeyboardInterrupt):
+            raise EnvironmentFailure(f"environment {self.name}: {self.what} raised {blame(error)}") from error
 
 
 def blame(error: BaseException) -> str:
