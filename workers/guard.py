@@ -200,8 +200,11 @@ class SharedGuard(_Checks):
             return self._json(dict(ask(seat)), "result")
 
 
-class boundary:  # noqa: N801 - a context manager, named as one; a generator would take three times as long
-    """The one place where a world's exceptions are turned into a failure with a name; `what` is what it was doing."""
+class boundary:
+    """The one place where a world's exceptions are turned into a failure with a name; `what` is what it was doing.
+
+    Entered several times a step: a generator as context manager would take three times as long.
+    """
 
     __slots__ = ("name", "what")
 
