@@ -26,7 +26,7 @@ smoke: $(VENV)/.installed ## A complete run without a language model, in seconds
 	$(BIN)/forager run deploy/runs/smoke.yaml
 
 test: $(VENV)/.installed ## Run the tests (one generation with real vLLM and TRL included)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed ## Lint, type-check (strict), prove the import rule
 	$(BIN)/ruff check .
