@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from telemetry.report.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Data, Scale, ticks
+from telemetry.report.figures import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Data, Scale, points, ticks
 
 SMALL = (220.0, 110.0)
 """Of a small multiple, in SVG units."""
@@ -81,8 +81,8 @@ def _small(title: str, values: Mapping[int, Sequence[float]]) -> dict[str, Any] 
         "title": title,
         "width": SMALL[0],
         "height": SMALL[1],
-        "line": _points([(x(number), y(means[number])) for number in generations]),
-        "band": _points(upper + lower[::-1]),
+        "line": points([(x(number), y(means[number])) for number in generations]),
+        "band": points(upper + lower[::-1]),
         "first": means[generations[0]],
         "last": means[generations[-1]],
         "low": low,
@@ -101,7 +101,3 @@ def _labelled(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for line in sorted(lines, key=lambda one: (-one["y"], one["generation"])):
         line["label_y"] = highest = min(line["y"], highest - 14)
     return lines
-
-
-def _points(places: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in places)

@@ -77,10 +77,10 @@ def fitness_chart(data: Data) -> dict[str, Any]:
         "stride": stride,
         "y_ticks": [{"at": y(mark), "text": f"{mark:g}"} for mark in marks],
         "x_ticks": _x_ticks(drawn, x),
-        "band": _points(upper + lower[::-1]),
+        "band": points(upper + lower[::-1]),
         "best": [{"x": x(row["generation"]), "y": y(row["best"]), "row": row} for row in drawn],
-        "best_line": _points([(x(row["generation"]), y(row["best"])) for row in drawn]),
-        "mean_line": _points([(x(row["generation"]), y(row["mean"])) for row in drawn]),
+        "best_line": points([(x(row["generation"]), y(row["best"])) for row in drawn]),
+        "mean_line": points([(x(row["generation"]), y(row["mean"])) for row in drawn]),
         "dots": [
             {"x": x(one["generation"]), "y": y(one["fitness"]), "one": one, "colour": colours[one["lineage"]]}
             for one in (people if len(people) <= MAX_DOTS else [])
@@ -193,7 +193,8 @@ def _sides(edge: float) -> tuple[float, ...]:
     return (-edge, edge) if edge else (0.0,)
 
 
-def _points(places: Sequence[tuple[float, float]]) -> str:
+def points(places: Sequence[tuple[float, float]]) -> str:
+    """As SVG takes them."""
     return " ".join(f"{x:g},{y:g}" for x, y in places)
 
 
