@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator import cli_experiments, cli_worlds
+from orchestrator import cli_experiments, cli_views, cli_worlds
 from orchestrator.places import branch_of, open_existing, open_new, open_run
 from telemetry import __version__
 from telemetry.failures import ForagerError, StateError, UsageError
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(cli_views.app)
 app.add_typer(cli_worlds.app)
 app.add_typer(cli_experiments.app)
 
@@ -107,16 +108,6 @@ def status(run: RunPlace, json: Json = False) -> None:
     _print(status_of(state), json)
 
 
-@app.command(epilog="Example: `forager watch runs/demo`")
-def watch(run: RunPlace) -> None:
-    """Watch a run live in the terminal, from its store alone: also from another machine, also when it is over."""
-    if not sys.stdout.isatty():
-        raise UsageError("watch: needs a terminal; `forager status RUN` prints how far the run is")
-    from orchestrator.watch import watch as watch_run
-
-    watch_run(open_existing(run))
-
-
 @app.command(epilog="Example: `forager lineage runs/demo`")
 def lineage(run: RunPlace, json: Json = False) -> None:
     """Who descends from whom, who was culled, who is the champion."""
@@ -129,25 +120,6 @@ def lineage(run: RunPlace, json: Json = False) -> None:
         _print([row.model_dump(mode="json") for row in rows], True)
     else:
         print_lineage(rows)
-
-
-@app.command(epilog='Example: `forager query runs/demo "select cause, count(*) from lives group by 1"`')
-def query(
-    run: RunPlace,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="A statement in DuckDB's SQL; - reads it from here.")],
-    json: Json = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of a table on the terminal.")] = 100,
-) -> None:
-    """Ask the run in SQL. Tables: steps, lives, individuals, generations, training, evaluation."""
-    if json and csv:
-        raise UsageError("query: got both --json and --csv, expected one of them")
-    from orchestrator.answers import print_answer
-    from telemetry import open_run as open_tables
-
-    with open_tables(run) as tables:
-        answer = tables.query(sys.stdin.read() if sql == "-" else sql)
-    print_answer(answer, "json" if json else "csv" if csv else "table", rows)
 
 
 @app.command(epilog="Example: `forager replay runs/demo champion/3`, `forager replay runs/demo --check`")
@@ -170,18 +142,6 @@ def replay(
     from orchestrator.replay import print_life
 
     print_life(store, state, life or "champion", as_json=json)
-
-
-@app.command(epilog="Example: `forager report runs/demo --out demo.html`")
-def report(
-    run: RunPlace,
-    out: Annotated[str, typer.Option(help="File to write; without it, report.html of the run.")] = "",
-) -> None:
-    """Write the page of a run, living or over: fitness, survival, family tree, lives to replay."""
-    store, state = open_run(run)
-    from orchestrator.finish import write_report
-
-    typer.echo(write_report(store, state, out))
 
 
 @app.command(epilog="Example: `forager evaluate runs/demo --who champion --lives 128`")

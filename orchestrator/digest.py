@@ -65,7 +65,13 @@ def _decisions(state: RunState, event: GenerationCommitted) -> dict[str, Any]:
 
 
 def _dump(records: Sequence[Record]) -> list[dict[str, Any]]:
-    return [record.model_dump(mode="json") for record in records]
+    dumped = [record.model_dump(mode="json") for record in records]
+    for one in dumped:
+        numbers = one.get("genome", {}).get("hyperparameters", {})
+        # A gene that earlier versions did not have: who is without it is who he was.
+        if numbers.get("novelty") == 0:
+            del numbers["novelty"]
+    return dumped
 
 
 def _framed(part: object) -> bytes:

@@ -8,7 +8,6 @@ trusted by their names and sizes: whether their bytes are sound is for `forager 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -113,8 +112,7 @@ def open_run(place: str) -> RunTables:
     Raises UsageError or StateError where there is no run, or a damaged one.
     """
     [reader] = entry_points(group=GROUP, name="run")
-    tables: Any = reader.load()(place)
-    assert isinstance(tables, RunTables)
+    tables: RunTables = reader.load()(place)
     return tables
 
 

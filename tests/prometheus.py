@@ -53,7 +53,7 @@ def scraping(place: Path, port: int) -> Iterator[Server | None]:
         yield None
         return
     place.mkdir()
-    [own] = free_ports("prometheus").values()
+    own = next(one for one in free_ports("own", "other").values() if one != port)
     config = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],

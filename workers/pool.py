@@ -46,10 +46,9 @@ class Pulse:
     """Made by the agents that stand now, since they stand."""
     restarts: int
     """Actors replaced so far."""
-    retries: int
-    """Parties of lives that were lost so far, whether lived again or given up."""
+    retries: int  # parties of lives lost so far
     engines: Mapping[str, EngineStats]
-    """By name, of those that answered."""
+    """Of those that answered."""
 
 
 class WorkerPool:
@@ -118,11 +117,11 @@ class WorkerPool:
     async def pulse(self) -> Pulse:
         """How things stand, as told by all agents and engines that answer soon."""
         agents = [agent.peer.progress() for agent in self.agents if agent.peer is not None]
-        engines = [(engine, engine.peer.stats()) for engine in self.engines if engine.peer is not None]
-        asked = [asyncio.wait_for(one, PROGRESS_SECONDS) for one in (*agents, *(stats for _, stats in engines))]
+        engines = {engine.name: engine.peer.stats() for engine in self.engines if engine.peer is not None}
+        asked = [asyncio.wait_for(one, PROGRESS_SECONDS) for one in (*agents, *engines.values())]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         counts = [answer for answer in answers if isinstance(answer, tuple)]
-        told = zip((engine.name for engine, _ in engines), answers[len(agents) :], strict=True)
+        told = zip(engines, answers[len(agents) :], strict=True)
         return Pulse(
             alive=sum(alive for alive, _ in counts),
             decisions=sum(decisions for _, decisions in counts),

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from telemetry.metrics import TABLE
+from telemetry.catalogue import TABLE
 from tests.forager import ROOT
 from tests.prometheus import DASHBOARD, RULES, alerts, find, panels, recorded
 
