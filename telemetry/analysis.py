@@ -5,6 +5,7 @@ for, cut down to acknowledged attempts where others have got into them; what is 
 trusted by their names and sizes: whether their bytes are sound is for `forager verify` to say.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
@@ -20,6 +21,8 @@ from telemetry.tables import TABLES
 GROUP = "forager.readers"
 """Entry point that knows what a journal means; telemetry only keeps it."""
 ACKNOWLEDGED = "acknowledged_attempts"
+GLOB = re.compile(r"([*?\[])")
+"""What DuckDB takes for a pattern in a path."""
 READERS = 16
 """Requests to the store under way at once."""
 
@@ -48,6 +51,7 @@ class RunTables:
         filesystem = store.filesystem()
         if filesystem is not None:
             self._connection.register_filesystem(filesystem)
+        _check_place(store)
         addresses = {name: [store.address(key) for key in _data_files(store, name, files)] for name in TABLES}
         self._view("lives", addresses["lives"], only_acknowledged=False)
         # Lives are few: they tell whether anything has to be left out of the steps, which are many.
@@ -91,7 +95,7 @@ class RunTables:
             self._connection.register(name, schema.empty_table())
             return
         columns = ", ".join(f'"{column}"' for column in schema.names)
-        files = ", ".join("'" + address.replace("'", "''") + "'" for address in addresses)
+        files = ", ".join("'" + GLOB.sub(r"[\1]", address).replace("'", "''") + "'" for address in addresses)
         where = f" where attempt in (select attempt from {ACKNOWLEDGED})" if only_acknowledged else ""
         self._connection.execute(
             f"create or replace view {name} as select {columns} from read_parquet([{files}],"
@@ -114,6 +118,15 @@ def open_run(place: str) -> RunTables:
     [reader] = entry_points(group=GROUP, name="run")
     tables: RunTables = reader.load()(place)
     return tables
+
+
+def _check_place(store: Store) -> None:
+    """Partitions are read off paths, so no folder above the tables may look like one of their columns."""
+    columns = {column for schema in TABLES.values() for column in schema.names}
+    for folder in store.address("ledger").split("/"):
+        name, sign, _ = folder.partition("=")
+        if sign and name in columns:
+            raise UsageError(f"{store}: got the folder {folder!r}, which reads as a column; move the run elsewhere")
 
 
 def _data_files(store: Store, table: str, files: Collection[FileRef]) -> list[str]:

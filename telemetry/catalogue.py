@@ -10,6 +10,8 @@ from typing import Literal
 
 MAX_CAUSES = 32
 """Distinct causes of death with a series of their own; the rest is counted as `other`."""
+MAX_PLAYERS = 32
+"""Players in held-out worlds with a series of their own; the rest has none."""
 
 
 @dataclass(frozen=True)

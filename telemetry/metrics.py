@@ -12,7 +12,7 @@ from time import monotonic, time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from telemetry.catalogue import MAX_CAUSES, TABLE
+from telemetry.catalogue import MAX_CAUSES, MAX_PLAYERS, TABLE
 
 CAUSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """What a cause may look like; any other text of a world is counted as `other`."""
@@ -180,7 +180,7 @@ class Metrics:
     def held_out(self, means: Mapping[str, float], gap: float | None) -> None:
         """Held-out worlds were lived. means: fitness by player; gap: null if unknown."""
         for who, mean in means.items():
-            if who in self._players or len(self._players) < MAX_CAUSES:
+            if who in self._players or len(self._players) < MAX_PLAYERS:
                 self._players.add(who)
                 self._gauges["forager_held_out_fitness"].labels(_label(who)).set(mean)
         self._gauges["forager_held_out_gap"].set(float("nan") if gap is None else gap)

@@ -126,3 +126,15 @@ def test_a_data_file_that_is_missing_or_cut_is_named(finished: Path, tmp_path: P
         open_run(str(copy))
     file.unlink()
     refused(forager_here("query", copy, "select 1"), 3, file.name, "missing")
+
+
+@pytest.mark.parametrize("folder", ["it's [a] *run?", "day=3", "plain"])
+def test_a_run_may_lie_in_a_folder_of_any_name(folder: str, finished: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished, tmp_path / folder / "run")
+    with open_run(str(copy)) as tables:
+        assert tables.table("lives").equals(recalled(finished, "lives"))
+
+
+def test_a_folder_that_reads_as_a_column_is_refused(finished: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished, tmp_path / "generation=7" / "run")
+    refused(forager_here("query", copy, "select 1"), 2, "generation=7", "column", "move the run")
