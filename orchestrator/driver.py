@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -147,7 +147,8 @@ def _ticker(display: Display, metrics: Metrics, store: Store) -> Tick:
         metrics.live(pulse.alive, pulse.decisions, restarts=pulse.restarts, retries=pulse.retries)
         with suppress(StorageError):  # whoever writes next will tell
             metrics.free(store.free_bytes())
-        metrics.engines({name: asdict(stats) for name, stats in pulse.engines.items()})
+        metrics.engines({name: stats.numbers() for name, stats in pulse.engines.items()})
+        metrics.foreign.heard({name: stats.own for name, stats in pulse.engines.items()})
 
     return tick
 

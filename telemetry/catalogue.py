@@ -114,9 +114,18 @@ def catalogue() -> str:
         ]
         parts.append("")
     parts.append(
-        f"No metric has a series per individual or lineage: however many live, there are at most {MAX_CAUSES} causes of"
-        " death, and a few hundred series in all."
+        "No metric has a series per individual, lineage or engine: however many live, there are at most"
+        f" {MAX_CAUSES} causes of death, and a few hundred series in all."
     )
+    parts += [
+        "",
+        "## What vLLM says of itself",
+        "",
+        "`/metrics/engines` passes on vLLM's own metrics (`vllm:...`), names unchanged, with the label `engine`:"
+        " `engine-0`, `engine-1`, ... They are read about every ten seconds while lives are lived; of an engine that"
+        " does not answer, what it said last is shown. There are about 450 series per engine, and at most a thousand;"
+        " the scripted engine has none.",
+    ]
     return "\n".join(parts) + "\n"
 
 

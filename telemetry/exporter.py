@@ -1,4 +1,4 @@
-"""Serves /metrics for Prometheus and /health for supervisors, read-only, from threads that cannot hurt the run."""
+"""Serves metrics for Prometheus and /health for supervisors, read-only, from threads that cannot hurt the run."""
 
 import errno
 import ipaddress
@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import make_wsgi_app
+from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from telemetry.failures import UsageError
 from telemetry.metrics import Metrics
@@ -86,7 +86,9 @@ def _bind(host: str, port: int) -> _Server:
 
 
 def _application(metrics: Metrics) -> Callable[[dict[str, Any], Reply], Iterable[bytes]]:
-    exposition = make_wsgi_app(metrics.registry)
+    of_engines = CollectorRegistry()
+    of_engines.register(metrics.foreign)
+    expositions = {"/metrics": make_wsgi_app(metrics.registry), "/metrics/engines": make_wsgi_app(of_engines)}
 
     def application(environ: dict[str, Any], reply: Reply) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
@@ -94,12 +96,12 @@ def _application(metrics: Metrics) -> Callable[[dict[str, Any], Reply], Iterable
             return _answer(reply, "405 Method Not Allowed", "read-only: GET\n")
         if path == "/health":
             return _answer(reply, "200 OK", json.dumps(metrics.health()) + "\n", "application/json")
-        if path == "/metrics" and metrics.ready:
-            body: Iterable[bytes] = exposition(environ, reply)
+        if path in expositions and metrics.ready:
+            body: Iterable[bytes] = expositions[path](environ, reply)
             return body
-        if path == "/metrics":
+        if path in expositions:
             return _answer(reply, "503 Service Unavailable", "starting: the journal is not replayed yet\n")
-        return _answer(reply, "404 Not Found", "/metrics or /health\n")
+        return _answer(reply, "404 Not Found", "/metrics, /metrics/engines or /health\n")
 
     return application
 

@@ -13,6 +13,7 @@ from time import monotonic, time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from telemetry.catalogue import MAX_CAUSES, MAX_PLAYERS, TABLE
+from telemetry.foreign import Foreign
 
 CAUSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """What a cause may look like; any other text of a world is counted as `other`."""
@@ -63,6 +64,8 @@ class Metrics:
         # A `_created` time would tell Prometheus that a counter which goes on after a resume began at zero again.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self.foreign = Foreign()
+        """What libraries say of themselves; apart, because how much that is grows with the number of engines."""
         self.ready = False
         self._run = run
         self._status = "starting"

@@ -57,7 +57,10 @@ def scraping(place: Path, port: int) -> Iterator[Server | None]:
     config = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],
-        "scrape_configs": [{"job_name": "forager", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}],
+        "scrape_configs": [
+            {"job_name": name, "metrics_path": path, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+            for name, path in (("forager", "/metrics"), ("forager-engines", "/metrics/engines"))
+        ],
     }
     (place / "prometheus.yml").write_text(yaml.safe_dump(config))
     command = [program, f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/data"]

@@ -1,9 +1,10 @@
 """The seam between lives and models: requests of token ids in, completions of token ids out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
+from telemetry.foreign import Family
 from telemetry.records import BaseModelCard
 
 
@@ -87,6 +88,12 @@ class EngineStats:
     """Requests in the batch."""
     waiting: int = 0
     """Requests for other weights than those in place."""
+    own: tuple[Family, ...] = ()
+    """What the library behind it says of itself, about every ten seconds; empty in between, and if there is none."""
+
+    def numbers(self) -> dict[str, float]:
+        """Everything but `own`."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "own"}
 
 
 class Engine(Protocol):

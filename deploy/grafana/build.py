@@ -180,6 +180,34 @@ ROWS = {
             unit="reqps",
         ),
     ],
+    "Inside vLLM": [
+        graph(
+            "Key-value cache",
+            "Share in use, by engine.",
+            ("vllm:kv_cache_usage_perc@", "{{engine}}"),
+            unit="percentunit",
+        ),
+        graph(
+            "Requests inside vLLM",
+            "Scheduled and waiting, and how often one had to begin again.",
+            ("sum(vllm:num_requests_running@)", "running"),
+            ("sum(vllm:num_requests_waiting@)", "waiting"),
+            ("sum(vllm:num_preemptions_total@)", "preempted so far"),
+        ),
+        graph(
+            "Time of a request",
+            "95th percentiles: from its arrival to its end, and until it was scheduled.",
+            ("histogram_quantile(0.95, sum by (le) (rate(vllm:e2e_request_latency_seconds_bucket@[5m])))", "whole"),
+            ("histogram_quantile(0.95, sum by (le) (rate(vllm:request_queue_time_seconds_bucket@[5m])))", "queue"),
+            unit="s",
+        ),
+        graph(
+            "Tokens inside vLLM",
+            "Per second, by engine.",
+            ("rate(vllm:prompt_tokens_total@[1m])", "{{engine}} prompt"),
+            ("rate(vllm:generation_tokens_total@[1m])", "{{engine}} generated"),
+        ),
+    ],
     "Learning": [
         graph("Loss", "Of the last job's first and last updates.", ("forager_training_loss@", "{{when}}")),
         graph(

@@ -8,11 +8,15 @@ the engine, because they stay behind in its key-value cache and reach requests o
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import REGISTRY
+
 from telemetry.failures import UsageError
+from telemetry.foreign import Teller
 from telemetry.records import BaseModelCard
 from workers.config import VllmEngineConfig
 from workers.engine import Completion, CompletionRequest, EngineFailure, EngineStats, ModelDescription
@@ -42,6 +46,7 @@ class VllmEngine:
         capacity = 1 if config.serving == "merged" else config.max_adapters
         self._description = description(directory, card, context=config.context, capacity=capacity)
         self._thread = CoreThread(partial(_VllmCore, config, directory, card, adapter_path))
+        self._teller = Teller(REGISTRY, "vllm:")
 
     async def describe(self) -> ModelDescription:
         return self._description
@@ -57,7 +62,7 @@ class VllmEngine:
         return await self._thread.complete(requests)
 
     async def stats(self) -> EngineStats:
-        return self._thread.stats()
+        return replace(self._thread.stats(), own=self._teller())
 
     async def close(self) -> None:
         await self._thread.close()
@@ -91,7 +96,8 @@ class _VllmCore:
         torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        self._engine = LLMEngine.from_engine_args(_arguments(config, directory))
+        self._engine = LLMEngine.from_engine_args(_arguments(config, directory, card.id))
+        _bound(self._engine.logger_manager.stat_loggers)
         self._vocabulary = self._engine.model_config.get_vocab_size()
         self._end_of_turn = end_of_turn(self._engine.get_tokenizer())
         self._weights: MergedServing | UnmergedServing
@@ -164,7 +170,7 @@ def _normalised(scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(score - total for score in scores)
 
 
-def _arguments(config: VllmEngineConfig, directory: Path) -> Any:
+def _arguments(config: VllmEngineConfig, directory: Path, name: str) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
 
@@ -176,6 +182,7 @@ def _arguments(config: VllmEngineConfig, directory: Path) -> Any:
         options["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
     return EngineArgs(
         model=str(directory.resolve()),
+        served_model_name=name,
         dtype=arithmetic(config),
         seed=0,
         max_model_len=config.context,
@@ -191,10 +198,16 @@ def _arguments(config: VllmEngineConfig, directory: Path) -> Any:
         enforce_eager=cpu,
         logprobs_mode="processed_logprobs",
         max_logprobs=MAX_CHOICES,
-        disable_log_stats=True,
+        disable_log_stats=False,
         trust_remote_code=False,
         **options,
     )
+
+
+def _bound(loggers: Sequence[Any]) -> None:
+    """Takes away the one metric that has a series for every set of adapters that ever met in a batch."""
+    for logger in loggers:
+        logger.gauge_lora_info = None
 
 
 @lru_cache(maxsize=4096)
