@@ -34,6 +34,29 @@ def _hash(key: tuple[int | str, ...]) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 
+class Stem:
+    """The beginning of addresses that differ in their last coordinate only, hashed once: for the hot path."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self, first: int | str, *more: int | str) -> None:
+        text = "\x1f".join([f"{type(part).__name__}:{part}" for part in (first, *more)])
+        self._hash = blake2b(text.encode(), digest_size=16)
+
+    def seed63(self, last: int | str) -> int:
+        """As `seed63(*beginning, last)`."""
+        return self._address(last) >> 65
+
+    def uniform(self, last: int | str) -> float:
+        """As `uniform(*beginning, last)`."""
+        return (self._address(last) >> 75) * 2.0**-53
+
+    def _address(self, last: int | str) -> int:
+        rest = self._hash.copy()
+        rest.update(f"\x1f{type(last).__name__}:{last}".encode())
+        return int.from_bytes(rest.digest(), "big")
+
+
 def address(*key: int | str) -> int:
     """128-bit hash of an address; equal on every machine and Python version."""
     return int.from_bytes(_hash(key), "big")

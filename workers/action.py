@@ -9,7 +9,7 @@ from enum import StrEnum
 from pydantic import ValidationError
 
 from telemetry.records import Hyperparameters
-from telemetry.seeds import uniform
+from telemetry.seeds import Stem
 from workers.engine import Completion
 from workers.environment import Tool
 
@@ -60,8 +60,9 @@ def choose(
     epsilon = numbers.epsilon
     model = _softmax(completion.choice_logprobs, numbers.temperature)
     tilted = _tilt(model, taken, numbers.novelty) if numbers.novelty else model
-    explored = uniform(seed, "explore") < epsilon
-    draw = uniform(seed, "draw")
+    draws = Stem(seed)
+    explored = draws.uniform("explore") < epsilon
+    draw = draws.uniform("draw")
     index = int(draw * len(legal)) if explored else _inverse_cdf(tilted, draw)
     return Decision(
         action=legal[index],

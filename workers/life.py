@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from telemetry.records import EndReason
-from telemetry.seeds import seed63
+from telemetry.seeds import Stem
 from workers.action import Decision, choose, describe, write
 from workers.engine import Completion, CompletionRequest
 from workers.environment import Environment, Observation, SharedEnvironment
@@ -29,7 +29,7 @@ class Mind:
         self._task = task
         self._codec = codec
         self._ask = ask
-        self._run_seed = run_seed
+        self._seeds = Stem(run_seed, "decision", task.individual.id, task.life)
         self._tools = world.tools
         self._numbers = genome.hyperparameters
         self._taken: Counter[str] = Counter()
@@ -39,7 +39,7 @@ class Mind:
         """What was asked, what was decided, and the seed behind it; every step draws from an address of its own."""
         task, numbers = self._task, self._numbers
         prompt = self._codec.prompt(self._system, seen.text)
-        seed = seed63(self._run_seed, "decision", task.individual.id, task.life, step)
+        seed = self._seeds.seed63(step)
         if seen.legal:
             choices = self._codec.choices(seen.legal)
             request = CompletionRequest(prompt, task.individual.genome.adapter, choices)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from telemetry.seeds import HELD_OUT, address, held_out_world_seed, rng, uniform, world_seed
+from telemetry.seeds import HELD_OUT, Stem, address, held_out_world_seed, rng, seed63, uniform, world_seed
 
 
 @pytest.mark.parametrize("key", [(1,), (1, "select", 3), ("world", 2**62, "x"), (0, "", -1)])
@@ -32,3 +32,11 @@ def test_no_life_that_is_learned_from_has_a_held_out_seed() -> None:
     assert all(seed & HELD_OUT for seed in held_out)
     assert len(learned) == 1000
     assert len(held_out) == 1000
+
+
+@pytest.mark.parametrize("key", [(1, "x"), (2**63, "select", "x", -5), ("", "x"), (True, 1, "")])
+def test_a_stem_gives_what_the_whole_address_gives(key: tuple[int | str, ...]) -> None:
+    stem = Stem(*key[:-1])
+    for _ in range(2):
+        assert stem.seed63(key[-1]) == seed63(*key)
+        assert stem.uniform(key[-1]) == uniform(*key)
