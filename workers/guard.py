@@ -9,6 +9,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import NoReturn
 
+import orjson
+
 from telemetry.failures import ForagerError, one_line
 from telemetry.records import EndReason
 from workers.environment import Birth, Environment, Observation, Outcome, SharedEnvironment, Tool, Turn, World
@@ -29,7 +31,8 @@ MAX_ENERGY = 1e30
 """The ledger keeps energies as float32."""
 
 # `json.dumps` would make an encoder for every state.
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_encode_strictly = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_ONLY_JSON = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 class EnvironmentFailure(ForagerError):
@@ -198,6 +201,19 @@ class SharedGuard(_Checks):
             return ""
         with boundary(self.name, f"result of seat {seat}"):
             return self._json(dict(ask(seat)), "result")
+
+
+def _encode(value: object) -> str:
+    """JSON as the standard library writes it, but for floats with an exponent, in a tenth of its time.
+
+    Raises ValueError or TypeError for what is none.
+    """
+    try:
+        data = orjson.dumps(value, option=_ONLY_JSON)
+    except orjson.JSONEncodeError:
+        return _encode_strictly(value)
+    # Numbers that are not finite become null here, and would be let through.
+    return _encode_strictly(value) if b"null" in data or not data.isascii() else data.decode()
 
 
 class boundary:
