@@ -21,7 +21,7 @@ class CompletionRequest:
     ends its turn or `max_tokens` are reached.
     """
 
-    prompt_ids: tuple[int, ...]
+    prompt_ids: Sequence[int]
     adapter: str | None
     """Content id of the individual's adapter; None is the base model."""
     choices: tuple[int, ...] = ()

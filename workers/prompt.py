@@ -5,6 +5,7 @@ agent wrote is encoded as plain text and can never become a control token, whate
 """
 
 import json
+from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -25,12 +26,13 @@ class Codec:
         """Raises UsageError when the tokenizer cannot be read."""
         self._description = description
         self._tokenizer = None if description.tokenizer == BYTES else _open(description.tokenizer)
+        self._before_answer = array("i", description.before_answer)
         self._prefix = lru_cache(maxsize=1024)(self._encode_prefix)
         self._first_tokens = lru_cache(maxsize=1024)(self._encode_choices)
 
-    def prompt(self, system: str, user: str) -> tuple[int, ...]:
-        """Token ids of one system turn, one user turn and the opening of the answer."""
-        return self._prefix(system) + self._encode(user) + self._description.before_answer
+    def prompt(self, system: str, user: str) -> "array[int]":
+        """Token ids, int32, of one system turn, one user turn and the opening of the answer."""
+        return self._prefix(system) + array("i", self._encode(user)) + self._before_answer
 
     def choices(self, actions: Sequence[str]) -> tuple[int, ...]:
         """First token of each action where it starts the answer, in order.
@@ -42,7 +44,7 @@ class Codec:
 
     def text(self, text: str) -> tuple[int, ...]:
         """Token ids of plain text, none of them a control token."""
-        return self._encode(text)
+        return tuple(self._encode(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, control tokens left out."""
@@ -50,13 +52,13 @@ class Codec:
             return bytes(token for token in ids if token < 256).decode(errors="replace")
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def _encode(self, text: str) -> list[int]:
         if self._tokenizer is None:
-            return tuple(text.encode())
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            return list(text.encode())
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _encode_prefix(self, system: str) -> tuple[int, ...]:
-        return self._description.before_system + self._encode(system) + self._description.before_user
+    def _encode_prefix(self, system: str) -> "array[int]":
+        return array("i", (*self._description.before_system, *self._encode(system), *self._description.before_user))
 
     def _encode_choices(self, actions: tuple[str, ...]) -> tuple[int, ...]:
         if self._tokenizer is None:

@@ -4,7 +4,7 @@ Law: records are text. What an agent read and did is told again exactly as an ag
 and done it; only the tokens differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from telemetry.tables import STEPS
 from workers.action import describe
 from workers.environment import World
 from workers.prompt import Codec
+from workers.recorder import id_lists
 
 TOKENS = ("prompt_ids", "completion_ids", "choice_ids")
 
@@ -24,7 +25,7 @@ def retell(
     strategies: by individual. end: the token that ends a turn, empty where the model has none. Raises UsageError when
     two actions begin with the same token of that model.
     """
-    told: dict[str, list[tuple[int, ...]]] = {name: [] for name in TOKENS}
+    told: dict[str, list[Sequence[int]]] = {name: [] for name in TOKENS}
     tools = describe(getattr(world, "tools", ()))
     systems = {
         individual: " ".join(part for part in (world.rules, tools, strategy) if part)
@@ -37,6 +38,5 @@ def retell(
         told["choice_ids"].append(choices)
         told["completion_ids"].append((choices[legal.index(action)],) if legal else (*codec.text(action), *end))
     for name, values in told.items():
-        column = pa.array(values, type=STEPS.field(name).type)
-        steps = steps.set_column(steps.column_names.index(name), STEPS.field(name), column)
+        steps = steps.set_column(steps.column_names.index(name), STEPS.field(name), id_lists(values))
     return steps

@@ -115,7 +115,7 @@ def reference(directory, requests, adapter=None):
     rows = []
     with torch.no_grad():
         for request in requests:
-            scores = model(torch.tensor([request.prompt_ids])).logits[0, -1, list(request.choices)]
+            scores = model(torch.tensor([list(request.prompt_ids)])).logits[0, -1, list(request.choices)]
             rows.append(torch.log_softmax(scores, dim=-1).tolist())
     return np.array(rows)
 
@@ -251,7 +251,7 @@ def test_free_text_ends_with_the_turn_and_tells_the_probabilities_it_was_drawn_w
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     for request, answer in zip(requests, answers, strict=True):
         with torch.no_grad():
-            logits = model(torch.tensor([request.prompt_ids + answer.token_ids])).logits[0]
+            logits = model(torch.tensor([[*request.prompt_ids, *answer.token_ids]])).logits[0]
         scores = torch.log_softmax(logits[-answer.tokens - 1 : -1] / request.temperature, dim=-1)
         expected = scores.gather(1, torch.tensor([answer.token_ids]).T)[:, 0].numpy()
         assert np.allclose(answer.logprobs, expected, atol=2e-3)

@@ -7,7 +7,6 @@ nothing; how well it plays is chance.
 
 import asyncio
 import math
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b, sha256
@@ -87,7 +86,7 @@ class ScriptedEngine:
             async with self._busy:
                 await asyncio.sleep(self._seconds * len(requests))
         began, known = monotonic(), self._stats
-        prompts = [array("q", request.prompt_ids).tobytes() for request in requests]
+        prompts = [np.asarray(request.prompt_ids, "<i8").tobytes() for request in requests]
         logits = _logits(prompts, np.stack([self._policy(request.adapter) for request in requests]))
         answers = [
             _choose(row, request) if request.choices else self._write(prompt, request)
