@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -78,7 +79,11 @@ class Forage:
 
     def __init__(self, settings: ForageSettings) -> None:
         self._settings = settings
-        self._life = _born(settings, 0)
+
+    @cached_property
+    def _life(self) -> _Life:
+        # Most instances are reset before anything else, and a land is what costs most.
+        return _born(self._settings, 0)
 
     @property
     def horizon(self) -> int:
@@ -110,14 +115,14 @@ class Forage:
 
     def state(self) -> Mapping[str, Any]:
         """Hidden state: a bush is `[x, y, steps until ripe]`, the wolf is null where there is none."""
-        life = self._life
+        life, step = self._life, self._life.step
         return {
-            "step": life.step,
+            "step": step,
             "energy": life.energy,
             "weather": life.weather,
             "agent": list(life.agent),
             "wolf": list(life.wolf) if life.wolf else None,
-            "bushes": [[x, y, max(0, ripe - life.step)] for (x, y), ripe in life.ripe_at.items()],
+            "bushes": [[x, y, ripe - step if ripe > step else 0] for (x, y), ripe in life.ripe_at.items()],
             "terrain": list(life.land.rows),
         }
 
