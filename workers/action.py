@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,18 +48,18 @@ def choose(
     choices: Sequence[int],
     numbers: Hyperparameters,
     *,
-    taken: Sequence[int],
+    taken: Mapping[str, int],
     seed: int,
 ) -> Decision:
     """Draws an action from the epsilon-greedy mixture of the model's softmax and the uniform distribution.
 
-    choices: the token of each legal action; taken: how often this life has taken it. The completion must hold one
+    choices: the token of each legal action; taken: how often this life has taken each. The completion must hold one
     log-probability per legal action. Novelty tilts the softmax by counts (a count-based bonus as in Bellemare et al.
     2016, arXiv 1606.01868, on actions instead of states).
     """
     epsilon = numbers.epsilon
     model = _softmax(completion.choice_logprobs, numbers.temperature)
-    tilted = _tilt(model, taken, numbers.novelty) if numbers.novelty else model
+    tilted = _tilt(model, [taken[one] for one in legal], numbers.novelty) if numbers.novelty else model
     draws = Stem(seed)
     explored = draws.uniform("explore") < epsilon
     draw = draws.uniform("draw")

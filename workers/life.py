@@ -44,8 +44,7 @@ class Mind:
             choices = self._codec.choices(seen.legal)
             request = CompletionRequest(prompt, task.individual.genome.adapter, choices)
             answer = await self._ask(request)
-            taken = [self._taken[action] for action in seen.legal]
-            decision = choose(answer, seen.legal, choices, numbers, taken=taken, seed=seed)
+            decision = choose(answer, seen.legal, choices, numbers, taken=self._taken, seed=seed)
             self._taken[decision.action] += 1
             return request, decision, seed
         request = CompletionRequest(

@@ -21,7 +21,7 @@ CHI_SQUARE = 13.8
 def draw(seed: int, taken: tuple[int, ...] = (0, 0, 0), **changes: float) -> Decision:
     numbers = Hyperparameters.model_validate({"temperature": 1.0, "epsilon": 0.0, "learning_rate": 0.1} | changes)
     answer = Completion((), (), tuple(map(math.log, ODDS)))
-    return choose(answer, LEGAL, (1, 2, 3), numbers, taken=taken, seed=seed)
+    return choose(answer, LEGAL, (1, 2, 3), numbers, taken=dict(zip(LEGAL, taken, strict=True)), seed=seed)
 
 
 @pytest.mark.parametrize(
