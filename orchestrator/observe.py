@@ -138,5 +138,5 @@ def after(event: GenerationCommitted, state: RunState) -> tuple[Individual, ...]
 
 def culled_by(event: GenerationCommitted, state: RunState) -> tuple[str, ...]:
     """Lineages that lost their last member with this generation's selection."""
-    alive = lineages(after(event, state))
+    alive = set(lineages(after(event, state)))
     return tuple(name for name in lineages(before(event, state)) if name not in alive)

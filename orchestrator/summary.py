@@ -160,13 +160,13 @@ def status(state: RunState) -> dict[str, Any]:
     config = RunConfig.model_validate(state.created.config)
     summary = summarize(state, config)
     keys = {"history", "training", "evaluation", "ancestry", "lineages", "ratios", "gap", "totals"}
-    planned = len(state.population) * config.population.lives
+    planned, culled = len(state.population) * config.population.lives, dict.fromkeys(state.culled())
     return {
         **summary.model_dump(mode="json", exclude=keys),
         "lives_committed": len(state.lives.get(state.generation, ())),
         "lives_planned": planned,
-        "lineages_alive": [name for name in lineages(state.created.founders) if name not in state.culled()],
-        "lineages_culled": list(state.culled()),
+        "lineages_alive": [name for name in lineages(state.created.founders) if name not in culled],
+        "lineages_culled": list(culled),
         "last_generation": summary.history[-1].model_dump(mode="json") if summary.history else None,
         "ratios": summary.ratios,
         "gap": summary.gap,
