@@ -123,7 +123,7 @@ def catalogue() -> str:
         "",
         "`/metrics/engines` passes on vLLM's own metrics (`vllm:...`), names unchanged, with the label `engine`:"
         " `engine-0`, `engine-1`, ... They are read about every ten seconds while lives are lived; of an engine that"
-        " does not answer, what it said last is shown. There are about 450 series per engine, and at most a thousand;"
+        " does not answer, what it said last is shown. There are about 300 series per engine, and at most a thousand;"
         " the scripted engine has none.",
     ]
     return "\n".join(parts) + "\n"

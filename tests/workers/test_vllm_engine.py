@@ -128,6 +128,14 @@ def test_answers_are_those_of_transformers(merged, directory):
     assert np.ptp(logprobs(fresh)[0]) > 0.1
 
 
+def test_vllm_says_of_itself_what_the_engine_counts(merged):
+    engine, _, _ = merged
+    stats = asyncio.run(engine.stats())
+    said = {family.name: family.samples for family in stats.own}
+    assert sum(value for _, _, value in said["vllm:prompt_tokens"]) == stats.prompt_tokens > 0
+    assert asyncio.run(engine.stats()).own == ()
+
+
 def test_merged_weights_answer_as_transformers_does_and_the_base_comes_back_exactly(merged, directory, card):
     engine, codec, fresh = merged
     requests = {name: [decision(codec, text, name) for text in SIGHTS] for name in (None, "a1", "a2")}
@@ -278,6 +286,7 @@ def test_unmerged_adapters_agree_with_merged_ones(start, merged, directory, card
     _, codec, _ = merged
     engine = start(CONFIG.model_copy(update={"serving": "lora", "max_adapters": 2}))
     assert asyncio.run(engine.describe()).capacity == 2
+    assert "vllm:lora_requests_info" not in {family.name for family in asyncio.run(engine.stats()).own}
     # More than fit into one batch.
     asyncio.run(engine.load(["a1", "a2", "a3"]))
     names = [None, "a1", "a2", "a3"] * (len(SIGHTS) // 4)
