@@ -31,6 +31,14 @@ PARTITION = "generation"
 ORDER = ("generation", "individual", "life", "step")
 COMMIT_TRIES = 8
 READERS = 4
+REPETITIVE = [
+    f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+    for schema in TABLES.values()
+    for field in schema
+    if pa.types.is_nested(field.type) or pa.types.is_string(field.type)
+    if field.name not in ("attempt", "prompt_ids", "completion_logprobs")
+]
+"""Columns whose values are written once and pointed at: for the others that takes longer and more room."""
 SETTINGS = {
     # Acknowledged log entries are never cleaned away: the journal vouches for each of them.
     "delta.enableExpiredLogCleanup": "false",
@@ -190,10 +198,12 @@ class Ledger:
     def _write(self, name: str, rows: pa.Table) -> tuple[list[FileRef], list[AddAction]]:
         """Data files, one per generation, named by their content, durable."""
         refs, actions = [], []
-        for generation in sorted(rows.column(PARTITION).unique().to_pylist()):
-            part = rows.filter(pc.equal(rows.column(PARTITION), generation)).drop_columns([PARTITION])
+        generations = sorted(rows.column(PARTITION).unique().to_pylist())
+        for generation in generations:
+            part = rows.filter(pc.equal(rows.column(PARTITION), generation)) if len(generations) > 1 else rows
+            part = part.drop_columns([PARTITION])
             sink = pa.BufferOutputStream()
-            pq.write_table(part, sink, compression="zstd", write_page_checksum=True)
+            pq.write_table(part, sink, compression="zstd", write_page_checksum=True, use_dictionary=REPETITIVE)
             data = sink.getvalue().to_pybytes()
             digest = sha256(data).hexdigest()
             path = f"{PARTITION}={generation}/{digest}.parquet"

@@ -1,7 +1,7 @@
 """Rows per second of the telemetry path: sink, ledger, Delta commit and fsyncs, against one bare pyarrow writer.
 
 Steps of a real scripted run, renamed until there are enough, in the batches in which agents send them. The bare writer
-puts the same columns with the same compression and page checksums into one file, and makes it durable at its end.
+puts the same columns with the same encodings, compression and page checksums into one file, durable at its end.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from telemetry.ledger import REPETITIVE
 from telemetry.sink import TelemetrySink
 from telemetry.tables import STEPS
 from tests.bench.commits import Life, recorded, renamed
@@ -71,7 +72,9 @@ def barely(path: Path, batches: Sequence[pa.Table]) -> float:
     """Seconds of the bare writer; as many row groups as there are flushes."""
     begin = time.perf_counter()
     with path.open("wb") as file:
-        with pq.ParquetWriter(file, STEPS, compression="zstd", write_page_checksum=True) as writer:
+        with pq.ParquetWriter(
+            file, STEPS, compression="zstd", write_page_checksum=True, use_dictionary=REPETITIVE
+        ) as writer:
             for flush in range(FLUSHES):
                 writer.write_table(pa.concat_tables(batches[flush::FLUSHES]))
         file.flush()
