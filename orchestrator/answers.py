@@ -9,11 +9,15 @@ import pyarrow as pa
 import pyarrow.csv
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.text import Text
 
 from orchestrator.console import columns_of
 from orchestrator.plain import clean
 from telemetry.numerals import number
+
+WIDEST = 10_000
+"""Characters of a line into a file or a pipe."""
 
 
 def print_answer(answer: pa.Table, shape: Literal["table", "json", "csv"], most: int) -> None:
@@ -36,6 +40,11 @@ def print_answer(answer: pa.Table, shape: Literal["table", "json", "csv"], most:
     for row in _rows(answer.slice(0, most)):
         table.add_row(*(Text(_text(value)) for value in row.values()))
     console = Console()
+    if not console.is_terminal:
+        # Nothing is cut where nobody's window ends.
+        console.width = max(
+            console.width, Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+        )
     console.print(table)
     if answer.num_rows > most:
         console.print(f"{most:,} of {answer.num_rows:,} rows; --rows shows more, --csv and --json all", style="dim")

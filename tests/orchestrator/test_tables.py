@@ -107,6 +107,8 @@ def test_answers_come_as_a_table_as_json_and_as_csv(finished: Path) -> None:
     shown = output("query", finished, "select individual, step from steps order by 1, 2", "--rows", "2")
     assert "2 of" in shown
     assert "g000-000" in shown
+    long = "x" * 150
+    assert f" {long} " in output("query", finished, f"select '{long}' as text, '{long}' as more")
     refused(forager_here("query", finished, "select 1", "--csv", "--json"), 2, "--json", "--csv")
 
 
