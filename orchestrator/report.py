@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.arms import experiment_of
+from orchestrator.behaviour import behaviour
 from orchestrator.fitness import ranked
 from orchestrator.lineage import ancestry
 from orchestrator.replay import Draw, Frame, clean, recall
@@ -29,11 +31,17 @@ MAX_FRAMES = 400
 """Steps of a replay; of a longer life the first ones are kept."""
 
 
-def report(store: Store, state: RunState) -> str:
-    """The page of a run, finished or not."""
+def report(store: Store, state: RunState, version: str = "") -> str:
+    """The page of a run, finished or not. version: of a page that is served; see `telemetry.report.page.render`."""
     data = summarize(state, config_of(state)).model_dump(mode="json")
     ledger = Ledger(store)
-    return render({**data, "survival": _survival(state, ledger), "replays": _replays(state, ledger)})
+    more = {
+        "survival": _survival(state, ledger),
+        "behaviour": behaviour(store, state),
+        "replays": _replays(state, ledger),
+        "experiment": experiment_of(store, state),
+    }
+    return render({**data, **more}, version)
 
 
 def kaplan_meier(steps: NDArray[np.int64], died: NDArray[np.bool_]) -> tuple[list[int], list[float]]:

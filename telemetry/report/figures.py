@@ -6,22 +6,20 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import Any
 
+from telemetry.report.lineages import by_lineage
+
 WIDTH, HEIGHT = 440.0, 300.0
 """Of the charts, in SVG units; small, so that their text stays readable on a phone."""
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 114.0, 14.0, 34.0
 """Margins around a chart's plot; the right one holds the names of reference lines."""
 MAX_GENERATIONS = 120
 """Generations drawn; of more, every n-th is."""
-MAX_DOTS = 1500
+MAX_DOTS = 6000
 """Individuals drawn as dots; of more, none is."""
+MANY_DOTS = 500
+"""Individuals above which dots are drawn small."""
 MAX_CAUSES = 6
 """Causes of death with a colour of their own; the rest is drawn as `other causes`."""
-MAX_TREE = (60, 40)
-"""Generations and individuals per generation up to which the family tree is drawn."""
-COLUMN, ROW = 128, 28
-"""Spacing of the family tree."""
-COLOURS = 8
-"""Lineage colours of the style sheet; more lineages than these share them."""
 REFERENCES = ("random", "heuristic", "founder")
 
 Data = Mapping[str, Any]
@@ -68,7 +66,6 @@ def fitness_chart(data: Data) -> dict[str, Any]:
     y = Scale(min(marks[0], lowest), max(marks[-1], highest), HEIGHT - BOTTOM, TOP)
     last = max(drawn[-1]["generation"], 1)
     x = Scale(0, last, LEFT + 12, WIDTH - RIGHT - 12) if len(drawn) > 1 else Scale(0, 0, LEFT, WIDTH - RIGHT)
-    colours = lineage_colours(data)
     edge = 0.0 if len(drawn) > 1 else 10.0
     upper = [(x(row["generation"]) + side, y(row["high"])) for row in drawn for side in _sides(edge)]
     lower = [(x(row["generation"]) + side, y(row["low"])) for row in drawn for side in _sides(edge)]
@@ -81,10 +78,14 @@ def fitness_chart(data: Data) -> dict[str, Any]:
         "best": [{"x": x(row["generation"]), "y": y(row["best"]), "row": row} for row in drawn],
         "best_line": points([(x(row["generation"]), y(row["best"])) for row in drawn]),
         "mean_line": points([(x(row["generation"]), y(row["mean"])) for row in drawn]),
-        "dots": [
-            {"x": x(one["generation"]), "y": y(one["fitness"]), "one": one, "colour": colours[one["lineage"]]}
-            for one in (people if len(people) <= MAX_DOTS else [])
-        ],
+        "dots": by_lineage(
+            data,
+            (
+                (one["lineage"], {"x": x(one["generation"]), "y": y(one["fitness"]), "one": one})
+                for one in (people if len(people) <= MAX_DOTS else [])
+            ),
+        ),
+        "many": len(people) > MANY_DOTS,
         "dots_left_out": len(people) > MAX_DOTS,
         "references": _spread([{"y": y(row["mean"]), "who": row["who"], "mean": row["mean"]} for row in references]),
     }
@@ -129,48 +130,6 @@ def ends_chart(data: Data) -> dict[str, Any]:
         "legend": [{"key": index, "name": _name(key)} for index, key in enumerate(keys) if index in used],
         "y_ticks": [{"at": y(share), "text": f"{share:.0%}"} for share in (0, 0.25, 0.5, 0.75, 1)],
         "x_ticks": _x_ticks(drawn, x, by_position=True),
-    }
-
-
-def tree(data: Data) -> dict[str, Any] | None:
-    """The family tree: a column per generation, the fittest on top; None when it would be too large to read."""
-    columns: dict[int, list[Data]] = {}
-    for one in data["lineages"]:
-        columns.setdefault(one["generation"], []).append(one)
-    largest = max(map(len, columns.values()))
-    if len(columns) > MAX_TREE[0] or largest > MAX_TREE[1]:
-        return None
-    colours, places, nodes = lineage_colours(data), {}, []
-    for generation, column in sorted(columns.items()):
-        column.sort(key=lambda one: (-(one["fitness"] or 0.0), one["id"]))
-        for row, one in enumerate(column):
-            places[one["id"]] = x, y = 24 + generation * COLUMN, 40 + row * ROW
-            nodes.append({"x": x, "y": y, "one": one, "colour": colours[one["lineage"]]})
-    links = [
-        {
-            "from": places[parent],
-            "to": places[one["id"]],
-            "middle": (places[parent][0] + places[one["id"]][0]) / 2 + 20,
-            "first": rank == 0,
-            "colour": colours[one["lineage"]],
-        }
-        for one in data["lineages"]
-        for rank, parent in enumerate(one["parents"])
-    ]
-    width, height = 24 + len(columns) * COLUMN, 40 + largest * ROW
-    return {
-        "nodes": nodes,
-        "links": links,
-        "width": width,
-        "height": height,
-        "generations": [{"x": 18 + number * COLUMN, "number": number} for number in sorted(columns)],
-    }
-
-
-def lineage_colours(data: Data) -> dict[str, int]:
-    """Colour number of every lineage, in order of the founders."""
-    return {
-        name: index % COLOURS for index, name in enumerate(dict.fromkeys(one["lineage"] for one in data["lineages"]))
     }
 
 

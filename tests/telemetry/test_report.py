@@ -5,130 +5,16 @@ import re
 from base64 import b64encode
 from hashlib import sha256
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from telemetry.report.curves import drift_charts, survival_chart
-from telemetry.report.figures import MAX_GENERATIONS, TOP, Scale, ends_chart, fitness_chart, ticks, tree
-from telemetry.report.page import SCRIPT, render
+from telemetry.report.figures import MAX_GENERATIONS, fitness_chart
+from telemetry.report.page import LINEAGES, REFRESH, REPLAY, render, render_comparison
+from telemetry.report.palette import DARK, LIGHT
+from tests.telemetry.report_data import CURVES, person, replay, run_data
 
 VOID = {"meta", "link", "input"}
 HOSTILE = "</title><script>alert(1)</script><img src=http://evil.invalid onerror=x>\"'&{{ 7 * 7 }}\u202e"
-
-
-def person(generation: int, index: int, **changes: Any) -> dict[str, Any]:
-    value = 10.0 + generation - index
-    return {
-        "id": f"g{generation:03d}-{index:03d}",
-        "generation": generation,
-        "lineage": f"line-{index}",
-        "parents": [f"g{generation - 1:03d}-{index:03d}"] if generation else [],
-        "origin": "born" if generation else "founder",
-        "fitness": value,
-        "low": value - 2,
-        "high": value + 2,
-        "survived": index == 0,
-        "elite": index == 0,
-        "adapter": "0123456789ab" if generation else None,
-        "strategy": "Eat when hungry.",
-        "temperature": 1.0,
-        "epsilon": 0.5,
-        "learning_rate": 1e-3,
-    } | changes
-
-
-def generation_row(generation: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "generation": generation,
-        "individual": f"g{generation:03d}-000",
-        "lineage": "line-0",
-        "best": 10.0 + generation,
-        "low": 8.0 + generation,
-        "high": 12.0 + generation,
-        "mean": 9.5 + generation,
-        "median": 9.5 + generation,
-        "worst": 9.0 + generation,
-        "alive": ["line-0", "line-1"],
-        "culled": [],
-        "lives": 20,
-        "decisions": 200,
-        "ends": {"survived": 5, "died:starved": 12, "died:wolf": 2, "censored": 1},
-        "seconds": {"rollout": 10.0, "total": 12.0},
-        "diversity": {"entropy": 1.25, "behaviour": 0.5, "strategies": 3, "adapters": 4},
-    } | changes
-
-
-def evaluation_row(who: str, mean: float) -> dict[str, Any]:
-    return {
-        "who": who,
-        "individual": "g000-000" if who == "founder" else None,
-        "adapter": None,
-        "lives": 64,
-        "mean": mean,
-        "low": mean - 1,
-        "high": mean + 1,
-        "ends": {"survived": 4, "died:starved": 60},
-        "measures": {},
-    }
-
-
-def run_data(generations: int = 3, population: int = 2, **changes: Any) -> dict[str, Any]:
-    """A finished run in the shape that `render` documents."""
-    return {
-        "run": "first-run",
-        "version": "0.1.0",
-        "finished": True,
-        "seed": 7,
-        "model": "tiny",
-        "model_sha256": "ab" * 32,
-        "environment": "forage",
-        "fitness_kind": "rmst",
-        "generation": generations,
-        "generations": generations,
-        "population": population,
-        "lives_each": 10,
-        "drivers": 1,
-        "history": [generation_row(number) for number in range(generations)],
-        "training": [
-            {
-                "generation": 1,
-                "individual": "g001-001",
-                "lineage": "line-1",
-                "parents": ["g000-001"],
-                "status": "trained",
-                "reason": "",
-                "examples": 192,
-                "tokens": 73_000,
-                "seconds": 29.0,
-                "loss_first": 1.71,
-                "loss_last": 0.94,
-                "adapter": "0123456789ab",
-            }
-        ],
-        "evaluation": [
-            evaluation_row(who, mean)
-            for who, mean in (("random", 9.4), ("heuristic", 33.8), ("founder", 12.0), ("champion", 18.0))
-        ],
-        "champion": f"g{generations - 1:03d}-000" if generations else None,
-        "ancestry": [f"g{number:03d}-000" for number in range(generations)],
-        "ratios": {"founder": 1.5, "random": 1.91, "heuristic": 0.53},
-        "totals": {
-            "lives": 60,
-            "censored": 3,
-            "decisions": 600,
-            "prompt_tokens": 6000,
-            "completion_tokens": 600,
-            "rollout_seconds": 30.0,
-            "training_seconds": 29.0,
-            "training_tokens": 73_000,
-            "trained": 1,
-            "failed": 0,
-        },
-        "lineages": [person(generation, index) for generation in range(generations) for index in range(population)],
-    } | changes
 
 
 class Page(HTMLParser):
@@ -164,36 +50,34 @@ def test_the_numbers_of_the_run_are_on_the_page() -> None:
         assert text in page.words, text
 
 
-def replay(who: str = "champion g002-000", **changes: Any) -> dict[str, Any]:
-    frame = {"saw": "Food north 1.", "did": "north", "p": 0.5, "explored": False, "before": 9, "energy": 8}
-    life = {
-        "who": who,
-        "life": 0,
-        "seed": "5",
-        "end": "starved",
-        "steps": 2,
-        "frames": [{**frame, "picture": ".@."}] * 2,
-    }
-    return life | changes
-
-
-CURVES = [
-    {"generation": 0, "lives": 4, "times": [2, 5], "shares": [0.5, 0.0], "longest": 5},
-    {"generation": 2, "lives": 4, "times": [3], "shares": [0.75], "longest": 60},
-]
+def scripts_of(html: str) -> list[str]:
+    return re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
 
 
 def test_the_page_needs_no_network_and_runs_no_script_but_its_own() -> None:
     page = Page(html := render(run_data(survival=CURVES, replays=[replay()])))
     assert not {"iframe", "img", "object", "embed"} & {tag for tag, _ in page.tags}
-    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    assert scripts == [SCRIPT]
-    assert f"script-src 'sha256-{b64encode(sha256(SCRIPT.encode()).digest()).decode()}'" in html
-    assert not re.search(r"innerHTML|insertAdjacent|document\.write|eval\(|fetch|XMLHttp|import", SCRIPT)
+    assert scripts_of(html) == [REPLAY, LINEAGES]
+    [allowed] = re.findall(r"script-src (.*?);", html)
+    assert allowed.split() == [
+        f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in (REPLAY, LINEAGES)
+    ]
+    assert "connect-src" not in html
+    for script in (REPLAY, LINEAGES):
+        assert not re.search(r"innerHTML|insertAdjacent|document\.write|eval\(|fetch|XMLHttp|import", script)
     for _, attributes in page.tags:
         for name in ("src", "href", "xlink:href", "action"):
             assert attributes.get(name) in (None, "data:,")
         assert not any(name.startswith("on") for name in attributes)
+
+
+def test_only_a_served_page_asks_and_nobody_but_who_served_it() -> None:
+    html = render(run_data(), version="5")
+    assert scripts_of(html) == [LINEAGES, REFRESH]
+    assert "connect-src 'self'\"" in html
+    assert '<html lang="en" data-version="5">' in html
+    assert re.findall(r'fetch\("(.*?)"', REFRESH) == ["/version"]
+    assert not re.search(r"innerHTML|insertAdjacent|document\.write|eval\(|XMLHttp|import", REFRESH)
 
 
 def test_every_figure_has_a_title_and_every_table_its_headers() -> None:
@@ -216,11 +100,12 @@ def test_what_agents_and_plugins_wrote_stays_text() -> None:
     data["training"][0] |= {"status": "failed", "reason": HOSTILE}
     data["evaluation"][0]["ends"] = {f"died:{HOSTILE}": 64}
     page = Page(render(data))
-    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert scripts_of(render(data)) == [LINEAGES]
     assert page.words.count("<script>alert(1)</script>") >= 7
     frame = {"saw": HOSTILE, "did": HOSTILE, "p": 1.0, "explored": True, "before": 1, "energy": 0, "picture": HOSTILE}
     html = render({**data, "replays": [replay(HOSTILE, end=HOSTILE, frames=[frame])]})
-    assert html.count("<script") == 2
+    assert html.count("<script") == 3
     assert "<img" not in html
     [told] = re.findall(r'id="replay-data">(.*?)</script>', html, re.DOTALL)
     assert json.loads(told)[0]["frames"] == [frame]
@@ -241,51 +126,10 @@ def test_a_long_run_is_drawn_in_bounded_size_and_says_so() -> None:
     html = render(data)
     page = Page(html)
     assert "Every 17th generation is drawn" in page.words
-    assert "The tree is too large to draw" in page.words
+    assert "only the newest 120 generations are drawn" in page.words
     assert "The newest 1000 are listed" in page.words
     assert len(html) < 2_000_000
     assert len(fitness_chart(data)["best"]) <= MAX_GENERATIONS
-
-
-def test_custom_fitness_is_not_compared_with_survival_times() -> None:
-    assert [line["who"] for line in fitness_chart(run_data())["references"]] == ["random", "heuristic", "founder"]
-    assert fitness_chart(run_data(fitness_kind="custom"))["references"] == []
-
-
-def test_bars_fill_each_generation_exactly_and_rare_causes_are_pooled() -> None:
-    data = run_data(1)
-    data["history"][0]["ends"] = {f"died:cause-{number}": number + 1 for number in range(9)} | {"survived": 10}
-    chart = ends_chart(data)
-    assert sum(bar["height"] for bar in chart["bars"]) == pytest.approx(chart["y_ticks"][0]["at"] - TOP, abs=0.1)
-    assert "generation 0: other causes 6 of 55" in {bar["text"] for bar in chart["bars"]}
-    assert [item["name"] for item in chart["legend"]][:2] == ["survived", "cause-8"]
-
-
-def test_the_tree_joins_every_child_to_its_parents() -> None:
-    data = run_data(3)
-    data["lineages"][5]["parents"] = ["g001-001", "g001-000"]
-    drawn = tree(data)
-    assert drawn is not None
-    assert len(drawn["nodes"]) == 6
-    assert len(drawn["links"]) == 5
-    assert sum(not link["first"] for link in drawn["links"]) == 1
-
-
-@given(st.floats(min_value=1e-6, max_value=1e9))
-def test_ticks_are_few_even_and_reach_the_top(high: float) -> None:
-    marks = ticks(high)
-    assert marks[0] == 0
-    assert marks[-1] >= high * 0.999
-    assert 2 <= len(marks) <= 7
-    scale = Scale(0, marks[-1], 100, 0)
-    assert [scale(mark) for mark in marks] == sorted((scale(mark) for mark in marks), reverse=True)
-
-
-def test_points_lie_inside_the_figure() -> None:
-    html = render(run_data(40, 3))
-    for x, y in re.findall(r'<circle class="dot[^"]*" cx="([\d.-]+)" cy="([\d.-]+)"', html):
-        assert 46 <= float(x) <= 326
-        assert 14 <= float(y) <= 266
 
 
 def test_what_the_world_reports_is_shown_beside_its_players() -> None:
@@ -297,35 +141,44 @@ def test_what_the_world_reports_is_shown_beside_its_players() -> None:
     assert '-0.123 <span class="soft">[-0.400, 0.200]</span>' in page
 
 
-def test_a_negative_fitness_is_drawn_to_scale() -> None:
-    data = run_data(fitness_kind="result")
-    for row in data["history"]:
-        row |= {"best": -0.5, "low": -0.6, "high": -0.4, "mean": -0.8, "worst": -1.0}
-    chart = fitness_chart(data)
-    marks = {float(mark["text"]): mark["at"] for mark in chart["y_ticks"]}
-    assert min(marks) <= -1.0
-    assert marks[min(marks)] > chart["best"][0]["y"] > marks[0.0]
+def test_a_lineage_can_be_picked_out_by_a_button_of_its_own() -> None:
+    page = Page(render(run_data(3, population=20)))
+    buttons = [attributes for tag, attributes in page.tags if tag == "button"]
+    assert {one["aria-pressed"] for one in buttons} == {"false"}
+    assert {one["data-lineage"] for one in buttons} == {str(number) for number in range(20)}
+    groups = {one["data-lineage"] for tag, one in page.tags if tag == "g" and "data-lineage" in one}
+    assert groups == {one["data-lineage"] for one in buttons}
+    assert "4 more lineages" in page.words
 
 
-def test_survival_curves_fall_where_lives_end() -> None:
-    chart = survival_chart(CURVES)
-    assert chart is not None
-    first, last = chart["lines"] if chart["lines"][0]["generation"] == 0 else chart["lines"][::-1]
-    assert (first["median"], last["median"]) == (2, None)
-    assert (first["end"], last["end"]) == (0.0, 0.75)
-    assert first["strength"] < last["strength"] == 1
-    assert abs(first["label_y"] - last["label_y"]) >= 14
-    top, bottom = chart["y_ticks"][-1]["at"], chart["y_ticks"][0]["at"]
-    assert [float(height) for height in re.findall(r"V([\d.]+)", first["path"])] == [(top + bottom) / 2, bottom]
-    assert survival_chart([]) is survival_chart([{**CURVES[0], "lives": 0}]) is None
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_text_stands_out_from_what_is_behind_it(colours: dict[str, str]) -> None:
+    for text in ("ink", "soft", "accent"):
+        for behind in ("paper", "card"):
+            pair = sorted((_luminance(colours[text]), _luminance(colours[behind])))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (text, behind)
 
 
-def test_drift_shows_the_mean_and_the_range_of_each_generation() -> None:
-    data = run_data(3)
-    for one in data["lineages"]:
-        one["epsilon"] = 0.5 / (1 + one["generation"]) + 0.01 * int(one["id"][-1])
-    charts = {chart["title"]: chart for chart in drift_charts(data)}
-    assert charts["exploration"]["first"] == pytest.approx(0.505)
-    assert charts["exploration"]["high"] == pytest.approx(0.51)
-    assert charts["exploration"]["low"] == pytest.approx(0.5 / 3)
-    assert "loss, last updates" not in charts, "one generation has losses: that is no drift"
+def _luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_a_run_of_an_experiment_shows_its_arms() -> None:
+    estimate = {"value": 10.0, "low": 8.0, "high": 12.0}
+    row = {"fitness": estimate, "by_seed": [9.0, 11.0], "decisions": 5, "training_tokens": 7, "generations": 3}
+    rows = [
+        {**row, "arm": "evolution", "difference": None, "p": None, "verdict": "what the others are compared with"},
+        {**row, "arm": "rules-only", "difference": estimate, "p": 0.01, "verdict": "evolution is better"},
+    ]
+    experiment = {"name": HOSTILE, "seeds": [1, 2], "worlds": 64, "fitness_kind": "rmst", "rows": rows}
+    page = Page(render(run_data(experiment={**experiment, "own": "rules-only"})))
+    assert "rules-only (this run's)" in page.words
+    assert "2 runs per arm, 64 held-out worlds" in page.words
+    assert "Arms of the experiment" not in render(run_data())
+    alone = Page(render_comparison({**experiment, "environment": "forage", "model": "tiny"}))
+    assert "(this run's)" not in alone.words
+    assert "evolution is better" in alone.words
