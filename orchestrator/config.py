@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.config_evolution import ReproductionConfig, SelectionConfig
 from telemetry.config import MEMBER, NAME, Config, LedgerConfig, MetricsConfig
+from telemetry.config_trackers import TrackerConfig
 from trainer.config import TrainerConfig
 from workers.config import EngineConfig, EnvironmentConfig, VllmEngineConfig, WorkersConfig
 
@@ -196,6 +197,8 @@ class RunConfig(Config):
     """How telemetry reaches the store."""
     metrics: MetricsConfig = MetricsConfig()
     """Where Prometheus finds the run."""
+    trackers: tuple[TrackerConfig, ...] = Field(default=(), max_length=8)
+    """Who else gets the run's numbers."""
     ray: RayConfig = RayConfig()
     """The cluster."""
 
@@ -265,7 +268,7 @@ def gpus_needed(config: RunConfig) -> float:
     )
 
 
-OPERATIONAL = ("workers", "ledger", "metrics", "ray", "evaluation")
+OPERATIONAL = ("workers", "ledger", "metrics", "trackers", "ray", "evaluation")
 """Sections that may differ between a run and its resumption: they decide how work is done, not what comes out.
 
 `engine.count`, `trainer.jobs` and the like are operational too; see `semantic`.

@@ -24,7 +24,8 @@ from orchestrator.rooms import Builder, Model, Tick, TrainersRoom, WorkersRoom, 
 from orchestrator.run import Run, champion, create, reopen
 from orchestrator.state import RunState
 from orchestrator.stopwatch import Stopwatch
-from telemetry import models
+from orchestrator.trackers import tracked
+from telemetry import models, trackers
 from telemetry.exporter import serve
 from telemetry.failures import StateError, Stopped, StorageError, UsageError
 from telemetry.lock import beating, check_dead, exclusive
@@ -106,12 +107,13 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
     listener = MetricsListener(metrics, config, took=lambda: run.append_seconds)
     listener.replay(run.state)
     with (
+        tracked(run, log_directory(run.store, config)) as listeners,  # before Ray, which passes the environment on
         open_display(config, run.state) as display,
         cluster(config.ray, gpus_needed(config)) as start_actor,
         _terminable(),  # after Ray, which installs a handler of its own
         asyncio.Runner() as runner,
     ):
-        run.listeners += [listener, display]
+        run.listeners += [listener, *listeners, display]
         display.note(f"starting engines and agents; {address}")
         builder = Builder(config, model, str(run.store), log_directory(run.store, config), start_actor)
         pool = runner.run(builder.workers())
@@ -154,7 +156,8 @@ def _ticker(display: Display, metrics: Metrics, store: Store) -> Tick:
 
 
 def _check_plugins(config: RunConfig) -> None:
-    """Fails on a broken world or fitness function before anything is started."""
+    """Fails on a broken world or fitness function, or a missing package, before anything is started."""
+    trackers.check(config.trackers)
     environment = config.environment
     rehearse(environment.name, environment.settings)
     rehearse(environment.name, held_out(environment.name, environment.settings, config.evaluation.settings))
