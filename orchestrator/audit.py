@@ -14,12 +14,12 @@ from orchestrator.config import RunConfig
 from orchestrator.diversity import action_shares, diversity
 from orchestrator.events import GenerationCommitted
 from orchestrator.findings import Finding, error
-from orchestrator.fitness import Fitness
 from orchestrator.population import founders, in_order
 from orchestrator.reproduction import reproduce
 from orchestrator.selection import select
 from orchestrator.state import RunState
 from orchestrator.trial import expected_lives, fitness_of, suspects
+from orchestrator.verdict import Fitness
 from telemetry.ledger import Ledger
 from telemetry.records import Individual, Record
 from telemetry.seeds import rng, world_seed

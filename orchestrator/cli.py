@@ -205,7 +205,7 @@ def audit(run: RunPlace, json: Json = False) -> None:
     """Recompute every fitness, selection and birth from the ledger alone and compare with the journal."""
     store, state = open_run(run)
     from orchestrator.audit import audit as findings_of
-    from orchestrator.run import config_of
+    from orchestrator.state import config_of
     from telemetry.ledger import Ledger
 
     _report(findings_of(state, Ledger(store), config_of(state)), json, "every number follows from the ledger")

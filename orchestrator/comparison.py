@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.fitness import Estimate
+from orchestrator.verdict import Estimate
 from telemetry.records import Record
 from telemetry.seeds import rng
 

@@ -19,11 +19,11 @@ from rich.text import Text
 
 from orchestrator.config import RunConfig
 from orchestrator.events import Event, GenerationCommitted
-from orchestrator.fitness import ranked
 from orchestrator.lines import describe, opening, progress_line
 from orchestrator.plain import clean, duration
 from orchestrator.progress import Progress, advance, progress_of
 from orchestrator.state import RunState
+from orchestrator.verdict import ranked
 from telemetry.metrics import Rate
 from telemetry.numerals import interval
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
 
-from telemetry.records import Individual, Record
+from orchestrator.verdict import Diversity
+from telemetry.records import Individual
 
 Floats = NDArray[np.float64]
 
@@ -15,19 +15,6 @@ MOST_ACTIONS = 4096
 """Distinct actions that are told apart, the commonest ones; all others count as one."""
 ALIKE = 0.01
 """Bits of difference below which everybody plays the same."""
-
-
-class Diversity(Record):
-    """What is left to select from, of one generation that has lived."""
-
-    entropy: float = Field(ge=0)
-    """Mean over individuals of the entropy of their actions, in bits; 0 for those who always do the same."""
-    behaviour: float = Field(ge=0)
-    """Jensen-Shannon divergence of the individuals' actions, in bits: 0 where everybody does the same as often."""
-    strategies: int = Field(ge=0)
-    """Distinct strategy texts."""
-    adapters: int = Field(ge=0)
-    """Distinct weights, the untouched model's included."""
 
 
 def diversity(steps: pa.Table, population: Sequence[Individual]) -> Diversity:

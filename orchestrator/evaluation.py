@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from orchestrator.config import RunConfig
 from orchestrator.events import EvaluationRow
-from orchestrator.fitness import Estimate, bootstrap_interval, life_values
+from orchestrator.fitness import bootstrap_interval, life_values
 from orchestrator.rooms import WorkersRoom
 from orchestrator.state import RunState
+from orchestrator.verdict import Estimate
 from telemetry.failures import UsageError
 from telemetry.records import EndReason, Individual
 from telemetry.seeds import held_out_world_seed, rng

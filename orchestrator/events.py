@@ -3,15 +3,15 @@
 What is not known is refused, so that a run written by another version is refused instead of half-read.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 from pydantic import Field, ValidationError
 
-from orchestrator.diversity import Diversity
-from orchestrator.fitness import Estimate, Fitness, ranked
-from orchestrator.selection import Selection
+from orchestrator.verdict import Diversity, Estimate, Fitness, Selection, ranked
 from telemetry.failures import StateError
 from telemetry.journal import Entry
 from telemetry.records import BaseModelCard, Individual, Record
@@ -160,6 +160,14 @@ BODIES: dict[str, type[Record]] = {
     "rewind": Rewound,
 }
 _LIVES = msgspec.json.Decoder(LivesCommitted)
+
+
+def ends_of(commits: Iterable[LivesCommitted]) -> dict[str, int]:
+    """Number of lives by `died:<cause>`, `survived`, `censored`: survivors first, then by number."""
+    counts: Counter[str] = Counter()
+    for commit in commits:
+        counts.update(commit.ends)
+    return dict(sorted(counts.items(), key=lambda item: (item[0] != "survived", -item[1], item[0])))
 
 
 def dump(event: Event) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from orchestrator.driver import worker_rooms
 from orchestrator.evaluation import HeldOut, model_rows, player_of, reference_row
 from orchestrator.report import report
 from orchestrator.rooms import find_model
-from orchestrator.run import config_of
-from orchestrator.state import RunState
+from orchestrator.state import RunState, config_of
 from orchestrator.summary import summarize
 from telemetry.failures import UsageError
 from telemetry.store import Store

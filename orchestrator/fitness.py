@@ -2,66 +2,23 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
 
 from orchestrator.config import CustomFitnessConfig, EnergyConfig, FitnessConfig, ResultConfig, RmstConfig
+from orchestrator.verdict import Fitness, ranked
 from telemetry.failures import NoProgressError, UsageError
-from telemetry.records import EndReason, Individual, Record
+from telemetry.records import EndReason, Individual
 from telemetry.seeds import rng
 from workers.guard import blame
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-
-class Fitness(Record):
-    """How well one individual fared in one generation."""
-
-    individual: str
-    value: float | None
-    """null, as are the next two, for somebody whose every life was lost to infrastructure: nobody knows."""
-    low: float | None
-    """Lower end of the bootstrap interval over lives."""
-    high: float | None
-    """Upper end."""
-    lives: int = Field(ge=0)
-    censored: int = Field(ge=0)
-    """Lives cut short by infrastructure: they count as alive up to where they were lost."""
-
-
-class Estimate(Record):
-    """A number with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Scored(NamedTuple):
-    """The fitness of somebody who has one."""
-
-    individual: str
-    value: float
-    low: float
-    high: float
-
-
-def ranked(fitness: Iterable[Fitness]) -> list[Scored]:
-    """Everybody who has a fitness, fittest first; ties go to the lower id."""
-    scored = [
-        Scored(one.individual, one.value, one.low, one.high)
-        for one in fitness
-        if one.value is not None and one.low is not None and one.high is not None
-    ]
-    return sorted(scored, key=lambda one: (-one.value, one.individual))
 
 
 def restricted_mean_survival(times: Floats, died: Bools, horizon: float) -> float:

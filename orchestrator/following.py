@@ -7,8 +7,7 @@ from itertools import islice
 
 from orchestrator.config import RunConfig
 from orchestrator.progress import Progress, progress_of
-from orchestrator.run import config_of
-from orchestrator.state import RunState, apply, fold
+from orchestrator.state import RunState, apply, config_of, fold
 from telemetry.failures import StateError
 from telemetry.journal import Entry, Journal, key_of
 from telemetry.ledger import Ledger

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from orchestrator.findings import Finding, error, note
 from orchestrator.inspection_population import check_populations
 from orchestrator.inspection_rows import check_rows
-from orchestrator.run import config_of
-from orchestrator.state import RunState, fold
+from orchestrator.state import RunState, config_of, fold
 from telemetry.adapters import Shelf
 from telemetry.failures import StateError
 from telemetry.journal import ENTRY_KEY, Entry, Journal, key_of

@@ -2,14 +2,13 @@
 
 from orchestrator.config import RunConfig
 from orchestrator.diversity import warning
-from orchestrator.events import BirthCommitted, Evaluated, Event, GenerationCommitted, RunFinished
-from orchestrator.fitness import ranked
+from orchestrator.events import BirthCommitted, Evaluated, Event, GenerationCommitted, RunFinished, ends_of
 from orchestrator.observe import after, culled_by
 from orchestrator.plain import clean, duration, ends_text
 from orchestrator.population import lineages
 from orchestrator.progress import Progress
 from orchestrator.state import RunState
-from orchestrator.summary import ends_of
+from orchestrator.verdict import ranked
 from telemetry.numerals import interval
 from trainer.job import TrainingResult
 

@@ -18,9 +18,9 @@ from orchestrator.events import (
     LivesCommitted,
     RunFinished,
 )
-from orchestrator.fitness import ranked
 from orchestrator.population import lineages
 from orchestrator.state import RunState
+from orchestrator.verdict import ranked
 from telemetry.metrics import Metrics
 from telemetry.records import Individual
 from trainer.job import TrainingResult

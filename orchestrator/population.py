@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from orchestrator.config import PopulationConfig, lineage_name
 from telemetry.records import Genome, Hyperparameters, Individual
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def individual_id(generation: int, index: int) -> str:
@@ -30,11 +32,14 @@ def islands(size: int, count: int) -> list[range]:
     return [range(start, end) for start, end in pairwise(bounds)]
 
 
-def perturb(hyperparameters: Hyperparameters, spread: float, rng: np.random.Generator) -> Hyperparameters:
+def perturb(hyperparameters: Hyperparameters, spread: float, rng: "np.random.Generator") -> Hyperparameters:
     """Each value multiplied or divided by `1 + spread` with equal probability, kept inside its bounds.
 
     The perturbation of population-based training (Jaderberg et al. 2017, arXiv 1711.09846).
     """
+    # Not above: whoever reads a run asks for its lineages, and needs no numerics.
+    import numpy as np
+
     # Nothing is drawn for a novelty of nothing: the draws of runs without it stay what they were.
     factors = np.where(rng.random(4 if hyperparameters.novelty else 3) < 0.5, 1 + spread, 1 / (1 + spread))
     return Hyperparameters(
@@ -45,7 +50,7 @@ def perturb(hyperparameters: Hyperparameters, spread: float, rng: np.random.Gene
     )
 
 
-def founders(config: PopulationConfig, spread: float, rng: np.random.Generator) -> tuple[Individual, ...]:
+def founders(config: PopulationConfig, spread: float, rng: "np.random.Generator") -> tuple[Individual, ...]:
     """Generation 0: every founder as configured, then perturbed repeats of them until the population is full.
 
     Each is a lineage of its own; a repeat of `bold` is called `bold-2`.

@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 from orchestrator.config import RunConfig
 from orchestrator.findings import Finding, error
 from orchestrator.replay import find_life
-from orchestrator.run import config_of
-from orchestrator.state import RunState
+from orchestrator.state import RunState, config_of
 from telemetry.ledger import Ledger
 from telemetry.records import EndReason, LifeKey
 from telemetry.store import Store

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from orchestrator.run import champion, config_of
-from orchestrator.state import RunState
+from orchestrator.run import champion
+from orchestrator.state import RunState, config_of
 from telemetry.failures import UsageError
 from telemetry.ledger import Ledger
 from telemetry.records import EndReason, LifeKey

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from orchestrator.arms import experiment_of
 from orchestrator.behaviour import behaviour
-from orchestrator.fitness import ranked
 from orchestrator.lineage import ancestry
 from orchestrator.replay import Draw, Frame, clean, recall
-from orchestrator.run import config_of
-from orchestrator.state import RunState
+from orchestrator.state import RunState, config_of
+from orchestrator.verdict import ranked
 from orchestrator.summary import summarize
 from telemetry.failures import ForagerError
 from telemetry.ledger import Ledger

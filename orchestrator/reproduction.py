@@ -7,8 +7,8 @@ import numpy as np
 
 from orchestrator.config_evolution import ReproductionConfig
 from orchestrator.population import in_order, individual_id, islands, perturb
-from orchestrator.selection import Selection
 from orchestrator.strategy import mutate_strategy
+from orchestrator.verdict import Selection
 from telemetry.records import Genome, Hyperparameters, Individual
 from telemetry.seeds import rng, seed63
 from trainer.config_objectives import EsConfig

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from time import monotonic
 
 import pyarrow as pa
-from pydantic import ValidationError
 
 from orchestrator.budget import next_brood
 from orchestrator.config import RunConfig
@@ -27,14 +26,12 @@ from orchestrator.events import (
     RunFinished,
     dump,
 )
-from orchestrator.fitness import Fitness
 from orchestrator.population import founders, in_order
 from orchestrator.reproduction import Births, Brood
-from orchestrator.selection import Selection
 from orchestrator.state import RunState, apply, fold
 from orchestrator.stopwatch import Stopwatch
+from orchestrator.verdict import Fitness, Selection
 from telemetry import __version__
-from telemetry.failures import StateError
 from telemetry.journal import Journal, Writer
 from telemetry.ledger import Ledger, Receipt
 from telemetry.records import BaseModelCard, EndReason, FileRef, Individual, LifeKey, LifeSummary
@@ -211,13 +208,3 @@ def _take_over(store: Store, journal: Journal, config: RunConfig) -> Run:
 def champion(state: RunState) -> Individual:
     """The fittest individual of the last committed generation."""
     return state.everyone[state.history[-1].champion]
-
-
-def config_of(state: RunState) -> RunConfig:
-    """The configuration the run was created with. Raises StateError for one that this version does not read."""
-    try:
-        return RunConfig.model_validate(state.created.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StateError(f"journal entry 0 (run): config.{where}: {first['msg']}") from error

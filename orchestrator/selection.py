@@ -6,18 +6,8 @@ import numpy as np
 
 from orchestrator.config_evolution import SelectionConfig
 from orchestrator.diversity import Floats, difference
-from orchestrator.fitness import Fitness, ranked
 from orchestrator.population import islands
-from telemetry.records import Record
-
-
-class Selection(Record):
-    """Who breeds, who lives on unchanged, who is culled: individual ids, fittest first, those without fitness last."""
-
-    survivors: tuple[str, ...]
-    elites: tuple[str, ...]
-    """The fittest of each island; unchanged in the next generation, proven again on fresh worlds."""
-    culled: tuple[str, ...]
+from orchestrator.verdict import Fitness, Selection, ranked
 
 
 def select(

@@ -4,6 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
+
+from orchestrator.config import RunConfig
 from orchestrator.events import (
     BirthCommitted,
     EpochOpened,
@@ -182,3 +185,13 @@ def _rewind(state: RunState, entry: Entry, event: Rewound) -> None:
 def _expect(entry: Entry, got: int, expected: int) -> None:
     if got != expected:
         raise StateError(f"journal entry {entry.seq} ({entry.kind}): generation {got}, expected {expected}")
+
+
+def config_of(state: RunState) -> RunConfig:
+    """The configuration the run was created with. Raises StateError for one that this version does not read."""
+    try:
+        return RunConfig.model_validate(state.created.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StateError(f"journal entry 0 (run): config.{where}: {first['msg']}") from error

@@ -4,20 +4,18 @@ Every class here is also a JSON object that `forager status --json` and the repo
 their docstrings the meaning. Generations count from 0, as in the ids of individuals.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from statistics import fmean, median
 from typing import Any
 
 from orchestrator.budget import generation_of
 from orchestrator.config import RunConfig
-from orchestrator.diversity import Diversity
-from orchestrator.events import EvaluationRow, GenerationCommitted, LivesCommitted
-from orchestrator.fitness import ranked
+from orchestrator.events import EvaluationRow, GenerationCommitted, LivesCommitted, ends_of
 from orchestrator.lineage import LineageRow, ancestry, lineage_rows, short
 from orchestrator.observe import after, culled_by, gap
 from orchestrator.population import lineages
 from orchestrator.state import RunState
+from orchestrator.verdict import Diversity, ranked
 from telemetry.records import Record
 from trainer.job import TrainingResult
 
@@ -172,14 +170,6 @@ def status(state: RunState) -> dict[str, Any]:
         "gap": summary.gap,
         "totals": summary.totals.model_dump(mode="json"),
     }
-
-
-def ends_of(commits: Iterable[LivesCommitted]) -> dict[str, int]:
-    """Number of lives by `died:<cause>`, `survived`, `censored`: survivors first, then by number."""
-    counts: Counter[str] = Counter()
-    for commit in commits:
-        counts.update(commit.ends)
-    return dict(sorted(counts.items(), key=lambda item: (item[0] != "survived", -item[1], item[0])))
 
 
 def _history(state: RunState) -> tuple[GenerationRow, ...]:

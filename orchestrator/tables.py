@@ -12,8 +12,7 @@ import pyarrow as pa
 from orchestrator.events import EvaluationRow
 from orchestrator.lineage import LineageRow
 from orchestrator.places import open_run as open_stored
-from orchestrator.run import config_of
-from orchestrator.state import RunState
+from orchestrator.state import RunState, config_of
 from orchestrator.summary import GenerationRow, Summary, TrainingRow, summarize
 from telemetry.analysis import RunTables
 from telemetry.records import Record

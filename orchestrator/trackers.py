@@ -20,13 +20,13 @@ from orchestrator.events import (
     GenerationCommitted,
     LivesCommitted,
     RunFinished,
+    ends_of,
 )
-from orchestrator.fitness import ranked
 from orchestrator.observe import after, culled_by, gap
 from orchestrator.population import lineages
 from orchestrator.run import Listener, Run
 from orchestrator.state import RunState
-from orchestrator.summary import ends_of
+from orchestrator.verdict import ranked
 from telemetry import trackers
 from telemetry.catalogue import MAX_CAUSES, MAX_PLAYERS
 from telemetry.entry import decode, key_of

@@ -17,13 +17,13 @@ from orchestrator.credentials import prepare
 from orchestrator.driver import log_directory
 from orchestrator.events import Origin
 from orchestrator.experience import experience
-from orchestrator.fitness import ranked
 from orchestrator.lineage import ancestry
 from orchestrator.population import founders
 from orchestrator.rooms import Builder, Model, find_model
-from orchestrator.run import config_of, found
+from orchestrator.run import found
 from orchestrator.runfile import assign, validate
-from orchestrator.state import RunState
+from orchestrator.state import RunState, config_of
+from orchestrator.verdict import ranked
 from telemetry.failures import StateError, UsageError
 from telemetry.ledger import Ledger
 from telemetry.records import FileRef, Individual

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.config import RunConfig
-from orchestrator.fitness import Fitness, ranked, score
+from orchestrator.fitness import score
 from orchestrator.halving import expected_lives as lives_of_rungs
 from orchestrator.halving import rungs, standing
 from orchestrator.run import Run
+from orchestrator.verdict import Fitness, ranked
 from telemetry.ledger import Receipt
 from telemetry.records import Individual, LifeKey, LifeSummary
 from workers.life import STRIDE

@@ -11,13 +11,12 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import DataTable, Footer, Sparkline, Static
 
-from orchestrator.fitness import ranked
 from orchestrator.lineage import ancestry
 from orchestrator.plain import clean
 from orchestrator.replay import Draw, Frame, Life, find_life, recall
 from orchestrator.replay import clean as clean_lines
-from orchestrator.run import config_of
-from orchestrator.state import RunState
+from orchestrator.state import RunState, config_of
+from orchestrator.verdict import ranked
 from telemetry.failures import ForagerError
 from telemetry.ledger import Ledger
 from telemetry.numerals import interval, number

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 
 from rich.text import Text
 
-from orchestrator.fitness import Fitness, ranked
+from orchestrator.events import ends_of
 from orchestrator.following import Ended, Follower
 from orchestrator.plain import clean, duration, ends_text
 from orchestrator.state import RunState
-from orchestrator.summary import ends_of
+from orchestrator.verdict import Fitness, ranked
 from telemetry.numerals import interval, number
 from telemetry.records import EndReason, Individual
 

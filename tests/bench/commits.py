@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.places import open_run
-from orchestrator.run import config_of, create
+from orchestrator.run import create
+from orchestrator.state import config_of
 from telemetry.ledger import Ledger
 from telemetry.records import EndReason, LifeKey, LifeSummary
 from telemetry.sink import TelemetrySink

@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.places import open_run
-from orchestrator.run import config_of, create
+from orchestrator.run import create
+from orchestrator.state import config_of
 from telemetry import open_run as open_tables
 from telemetry.sink import TelemetrySink
 from telemetry.store import open_store

@@ -20,7 +20,8 @@ from orchestrator import inspection
 from orchestrator.digest import digest
 from orchestrator.findings import Finding
 from orchestrator.places import open_run
-from orchestrator.run import config_of, create, reopen
+from orchestrator.run import create, reopen
+from orchestrator.state import config_of
 from telemetry import delta_log
 from telemetry.failures import StateError
 from telemetry.journal import Journal

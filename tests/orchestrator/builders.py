@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from orchestrator.config import RunConfig
-from orchestrator.diversity import Diversity
 from orchestrator.events import (
     FORMAT,
     BirthCommitted,
@@ -19,11 +18,11 @@ from orchestrator.events import (
     RunFinished,
     dump,
 )
-from orchestrator.fitness import Fitness
 from orchestrator.population import founders
 from orchestrator.reproduction import Births, Brood, reproduce
 from orchestrator.selection import select
 from orchestrator.state import RunState, apply
+from orchestrator.verdict import Diversity, Fitness
 from telemetry.journal import decode, encode
 from telemetry.records import BaseModelCard, Individual
 from telemetry.seeds import address, rng

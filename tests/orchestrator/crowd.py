@@ -2,12 +2,10 @@
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from orchestrator.diversity import Diversity
 from orchestrator.events import Evaluated, EvaluationRow, GenerationCommitted, LivesCommitted
-from orchestrator.fitness import Fitness
 from orchestrator.observe import MetricsListener
-from orchestrator.selection import Selection
 from orchestrator.state import RunState
+from orchestrator.verdict import Diversity, Fitness, Selection
 from telemetry.catalogue import MAX_CAUSES, MAX_PLAYERS
 from telemetry.foreign import read
 from telemetry.metrics import Metrics

@@ -10,8 +10,7 @@ import pytest
 
 from orchestrator.audit import audit
 from orchestrator.findings import Finding
-from orchestrator.run import config_of
-from orchestrator.state import fold
+from orchestrator.state import config_of, fold
 from telemetry.journal import Journal
 from telemetry.ledger import Ledger
 from telemetry.store import Store

@@ -6,8 +6,7 @@ import pytest
 
 from orchestrator.audit import audit
 from orchestrator.inspection import verify
-from orchestrator.run import config_of
-from orchestrator.state import RunState
+from orchestrator.state import RunState, config_of
 from orchestrator.summary import status, summarize
 from telemetry.ledger import Ledger
 from telemetry.store import open_store

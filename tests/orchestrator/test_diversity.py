@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.diversity import MOST_ACTIONS, Diversity, diversity, warning
+from orchestrator.diversity import MOST_ACTIONS, diversity, warning
+from orchestrator.verdict import Diversity
 from tests.orchestrator.test_reproduction import population
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config import CustomFitnessConfig, RmstConfig
-from orchestrator.fitness import Fitness, load_function, ranked, restricted_mean_survival, score
+from orchestrator.fitness import load_function, restricted_mean_survival, score
+from orchestrator.verdict import Fitness, ranked
 from telemetry.failures import NoProgressError, UsageError
 from telemetry.records import Genome, Hyperparameters, Individual
 from telemetry.tables import LIVES

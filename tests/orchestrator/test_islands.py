@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from orchestrator.audit import audit
 from orchestrator.config import FounderConfig, PopulationConfig
 from orchestrator.config_evolution import ReproductionConfig, SelectionConfig
-from orchestrator.fitness import Fitness
 from orchestrator.inspection import verify
 from orchestrator.population import founders, in_order, individual_id, islands
 from orchestrator.reproduction import Births, Brood, reproduce
-from orchestrator.run import config_of
-from orchestrator.selection import Selection, select
+from orchestrator.selection import select
+from orchestrator.state import config_of
+from orchestrator.verdict import Fitness, Selection
 from telemetry.ledger import Ledger
 from telemetry.records import Individual
 from telemetry.seeds import rng

@@ -3,8 +3,7 @@
 import pytest
 
 from orchestrator.observe import MetricsListener
-from orchestrator.run import config_of
-from orchestrator.state import RunState
+from orchestrator.state import RunState, config_of
 from telemetry.catalogue import RUN
 from telemetry.metrics import Metrics
 from tests.orchestrator.builders import advance, newborn_run, run_config

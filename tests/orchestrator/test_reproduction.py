@@ -7,7 +7,7 @@ from orchestrator.config import FounderConfig, PopulationConfig
 from orchestrator.config_evolution import ReproductionConfig
 from orchestrator.population import founders, individual_id
 from orchestrator.reproduction import Births, Brood, reproduce, utilities
-from orchestrator.selection import Selection
+from orchestrator.verdict import Selection
 from telemetry.records import Individual
 from telemetry.seeds import rng
 from trainer.config_objectives import EsConfig

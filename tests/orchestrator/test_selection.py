@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from orchestrator.config_evolution import SelectionConfig
 from orchestrator.diversity import difference
-from orchestrator.fitness import Fitness
-from orchestrator.selection import Selection
 from orchestrator.selection import select as choose
+from orchestrator.verdict import Fitness, Selection
 from telemetry.seeds import rng
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.events import FORMAT
-from orchestrator.fitness import Fitness
-from orchestrator.selection import Selection
 from orchestrator.state import RunState, fold
+from orchestrator.verdict import Fitness, Selection
 from telemetry.failures import StateError
 from telemetry.journal import Journal, Writer
 from telemetry.records import Genome, Hyperparameters, Individual, LifeKey

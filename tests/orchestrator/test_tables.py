@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.lineage import lineage_rows
-from orchestrator.run import config_of
+from orchestrator.state import config_of
 from orchestrator.summary import summarize
 from orchestrator.tables import open_run, small_tables
 from telemetry import open_run as open_anywhere

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from orchestrator.generation import run_generation
-from orchestrator.run import config_of, create
+from orchestrator.run import create
+from orchestrator.state import config_of
 from orchestrator.summary import Summary, summarize
 from orchestrator.trackers import Rows, TrackersListener, identity
 from telemetry import trackers

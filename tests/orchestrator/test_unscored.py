@@ -6,12 +6,12 @@ import pytest
 
 from orchestrator.config import RunConfig
 from orchestrator.console import print_lineage, print_summary
-from orchestrator.fitness import Fitness
 from orchestrator.lineage import lineage_rows
 from orchestrator.lines import describe
 from orchestrator.observe import MetricsListener
 from orchestrator.state import RunState
 from orchestrator.summary import summarize
+from orchestrator.verdict import Fitness
 from telemetry.metrics import Metrics
 from telemetry.report.page import render
 from tests.orchestrator.builders import finished_run

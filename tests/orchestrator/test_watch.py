@@ -9,8 +9,8 @@ from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
-from orchestrator.fitness import ranked
 from orchestrator.following import Follower
+from orchestrator.verdict import ranked
 from orchestrator.watch import Watch
 from orchestrator.watch_text import BAR, bar
 from telemetry.journal import key_of

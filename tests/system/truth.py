@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow.compute as pc
 
 from orchestrator.config import RunConfig
-from orchestrator.diversity import Diversity, diversity
-from orchestrator.fitness import Fitness, Scored, ranked
+from orchestrator.diversity import diversity
 from orchestrator.lineage import SHORT
 from orchestrator.population import founders, in_order
 from orchestrator.reproduction import Brood, reproduce
-from orchestrator.selection import Selection, select
+from orchestrator.selection import select
 from orchestrator.trial import fitness_of, suspects
+from orchestrator.verdict import Diversity, Fitness, Scored, Selection, ranked
 from telemetry import open_run
 from telemetry.records import Individual
 from telemetry.seeds import rng
