@@ -6,11 +6,12 @@ from typing import Any
 from orchestrator.console import print_summary
 from orchestrator.driver import worker_rooms
 from orchestrator.evaluation import HeldOut, model_rows, player_of, reference_row
-from orchestrator.report import report
+from orchestrator.report import figure, report
 from orchestrator.rooms import find_model
 from orchestrator.state import RunState, config_of
 from orchestrator.summary import summarize
 from telemetry.failures import UsageError
+from telemetry.report.names import FigureFormat, FigureName
 from telemetry.store import Store
 from workers.reference import references
 
@@ -26,19 +27,27 @@ def conclude(store: Store, state: RunState) -> None:
 
 def write_report(store: Store, state: RunState, out: str = "") -> str:
     """Writes the report into a file or, without one, into the run; returns where it is. Raises UsageError."""
-    page = report(store, state).encode()
+    return _write(store, REPORT, report(store, state).encode(), out)
+
+
+def write_figure(store: Store, state: RunState, name: FigureName, form: FigureFormat, out: str = "") -> str:
+    """Writes one figure of the report, as `NAME.FORM` if it goes into the run. Raises UsageError."""
+    return _write(store, f"{name}.{form}", figure(store, state, name, form), out)
+
+
+def _write(store: Store, key: str, data: bytes, out: str) -> str:
     if out:
         try:
-            Path(out).write_bytes(page)
+            Path(out).write_bytes(data)
         except OSError as error:
             raise UsageError(
                 f"--out: got {out}, cannot write there: {(error.strerror or str(error)).lower()}"
             ) from error
         return out
     # Resuming a finished run changes no byte and no time stamp of it.
-    if not store.exists(REPORT) or store.get(REPORT) != page:
-        store.put(REPORT, page)
-    return f"{store.local_path(REPORT) or f'{store}/{REPORT}'}"
+    if not store.exists(key) or store.get(key) != data:
+        store.put(key, data)
+    return f"{store.local_path(key) or f'{store}/{key}'}"
 
 
 def evaluate_one(store: Store, state: RunState, who: str, lives: int) -> dict[str, Any]:

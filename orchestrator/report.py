@@ -12,11 +12,13 @@ from orchestrator.behaviour import behaviour
 from orchestrator.lineage import ancestry
 from orchestrator.replay import Draw, Frame, clean, recall
 from orchestrator.state import RunState, config_of
-from orchestrator.verdict import ranked
 from orchestrator.summary import summarize
+from orchestrator.verdict import ranked
 from telemetry.failures import ForagerError
 from telemetry.ledger import Ledger
 from telemetry.records import EndReason, LifeKey
+from telemetry.report.export import as_csv, as_png, as_svg
+from telemetry.report.names import FigureFormat, FigureName
 from telemetry.report.page import render
 from telemetry.store import Store
 from workers.guard import boundary
@@ -32,15 +34,30 @@ MAX_FRAMES = 400
 
 def report(store: Store, state: RunState, version: str = "") -> str:
     """The page of a run, finished or not. version: of a page that is served; see `telemetry.report.page.render`."""
-    data = summarize(state, config_of(state)).model_dump(mode="json")
-    ledger = Ledger(store)
     more = {
-        "survival": _survival(state, ledger),
+        "survival": _survival(state, Ledger(store)),
         "behaviour": behaviour(store, state),
-        "replays": _replays(state, ledger),
+        "replays": _replays(state, Ledger(store)),
         "experiment": experiment_of(store, state),
     }
-    return render({**data, **more}, version)
+    return render({**_summary(state), **more}, version)
+
+
+def figure(store: Store, state: RunState, name: FigureName, form: FigureFormat) -> bytes:
+    """A file with one figure of the page. Raises UsageError where there is nothing to show yet, or to draw it with."""
+    more = {
+        "survival": _survival(state, Ledger(store)) if name == "survival" else [],
+        "behaviour": behaviour(store, state) if name == "behaviour" else None,
+    }
+    data = {**_summary(state), **more}
+    if form == "csv":
+        return as_csv(name, data).encode()
+    svg = as_svg(name, data)
+    return as_png(svg) if form == "png" else svg.encode()
+
+
+def _summary(state: RunState) -> dict[str, Any]:
+    return summarize(state, config_of(state)).model_dump(mode="json")
 
 
 def kaplan_meier(steps: NDArray[np.int64], died: NDArray[np.bool_]) -> tuple[list[int], list[float]]:

@@ -44,27 +44,31 @@ def survival_chart(curves: Sequence[Data]) -> dict[str, Any] | None:
 
 def drift_charts(data: Data) -> list[dict[str, Any]]:
     """How hyperparameters, losses and diversity moved: mean and range over the individuals of each generation."""
+    charts = (_small(title, values) for title, values in drift_values(data).items())
+    return [chart for chart in charts if chart is not None]
+
+
+def drift_values(data: Data) -> dict[str, dict[int, list[float]]]:
+    """What drifts: by measure and generation, the values of individuals, jobs or the generation itself."""
     people: dict[int, list[Data]] = {}
     for one in data["lineages"]:
         people.setdefault(one["generation"], []).append(one)
-    jobs: dict[int, list[Data]] = {}
-    for job in data["training"]:
-        if job["loss_last"] is not None:
-            jobs.setdefault(job["generation"], []).append(job)
-    found = [
-        _small(title, {generation: [one.get(key, 0.0) for one in some] for generation, some in people.items()})
+    found = {
+        title: {generation: [one.get(key, 0.0) for one in some] for generation, some in people.items()}
         for title, key in (
             ("exploration", "epsilon"),
             ("temperature", "temperature"),
             ("learning rate", "learning_rate"),
         )
-    ]
-    found.append(
-        _small("loss, last updates", {number: [job["loss_last"] for job in some] for number, some in jobs.items()})
-    )
+    }
+    losses: dict[int, list[float]] = {}
+    for job in data["training"]:
+        if job["loss_last"] is not None:
+            losses.setdefault(job["generation"], []).append(job["loss_last"])
+    found["loss, last updates"] = losses
     for title, key in (("entropy of actions, bits", "entropy"), ("divergence of individuals, bits", "behaviour")):
-        found.append(_small(title, {row["generation"]: [row["diversity"][key]] for row in data["history"]}))
-    return [chart for chart in found if chart is not None]
+        found[title] = {row["generation"]: [row["diversity"][key]] for row in data["history"]}
+    return found
 
 
 def _small(title: str, values: Mapping[int, Sequence[float]]) -> dict[str, Any] | None:

@@ -101,7 +101,7 @@ def test_the_numbers_behind_a_figure_are_those_of_the_run(finished: Path, tmp_pa
     for name in NAMES:
         out = tmp_path / "numbers"
         output("report", finished, "--figure", name, "--format", "csv", "--out", out)
-        numbers[name] = list(csv.DictReader(out.open()))
+        numbers[name] = list(csv.DictReader(out.read_text().splitlines()))
     assert [float(row["best"]) for row in numbers["fitness"]] == [
         max(o.value for o in e.fitness) for e in state.history
     ]
