@@ -1,4 +1,7 @@
-"""Following a run from its store alone, on any machine that sees it: what is new since the last look."""
+"""Following a run from its store alone, on any machine that sees it: what is new since the last look.
+
+The law: what the journal says is known at once; the ledger, which takes longer, is asked with the first `refresh`.
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +13,6 @@ from orchestrator.progress import Progress, progress_of
 from orchestrator.state import RunState, apply, config_of, fold
 from telemetry.failures import StateError
 from telemetry.journal import Entry, Journal, key_of
-from telemetry.ledger import Ledger
 from telemetry.store import Store
 
 TICKER = 50
@@ -37,16 +39,13 @@ class Follower:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._journal = Journal(store)
-        self._ledger = Ledger(store)
         self._entries = self._journal.read()
+        self._asked = 0
+        """Entries whose lives were looked up."""
         self.state: RunState = fold(self._entries)
+        self.config: RunConfig = config_of(self.state)
         self.ended: deque[Ended] = deque(maxlen=TICKER)
         """Lives, the last one last."""
-        self._remember(self._entries)
-
-    @property
-    def config(self) -> RunConfig:
-        return config_of(self.state)
 
     @property
     def progress(self) -> Progress:
@@ -54,13 +53,14 @@ class Follower:
         return progress_of(self.state, self.config, 0.0)
 
     def refresh(self) -> bool:
-        """Takes in what was committed since; False if nothing was."""
+        """Takes in what was committed since, and which lives ended; False if nothing was committed."""
         known = len(self._entries)
         self._journal.follow(self._entries)
         new = self._entries[known:]
         for entry in new:
             apply(self.state, entry)
-        self._remember(new)
+        asked, self._asked = self._asked, len(self._entries)
+        self._remember(self._entries[asked:])
         return bool(new)
 
     def committed_at(self) -> float:
@@ -89,11 +89,14 @@ class Follower:
             self.ended.extend(lives)
 
     def _lives_of(self, entry: Entry) -> Iterator[Ended]:
+        # Not above: it takes longer to load than a first picture of the run may take.
+        from telemetry.ledger import Ledger
+
         body = entry.body
         attempts = {attempt for _, _, attempt in body["lives"]}
         columns = ("individual", "lineage", "life", "end", "cause", "steps")
         try:
-            rows = self._ledger.recall("lives", body["generation"], entry.refs, attempts, columns)
+            rows = Ledger(self.store).recall("lives", body["generation"], entry.refs, attempts, columns)
         except StateError:  # what is damaged is for `forager verify` to name; the run can be watched all the same
             return
         yield from (Ended(**row) for row in rows.to_pylist())

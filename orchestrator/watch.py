@@ -16,7 +16,6 @@ from textual.widgets import DataTable, Footer, Static
 from textual.worker import get_current_worker
 
 from orchestrator.following import Follower
-from orchestrator.watch_life import LivesScreen
 from orchestrator.watch_text import curve, ended_text, heading, people, totals
 from telemetry.failures import ForagerError
 from telemetry.store import Store
@@ -58,6 +57,7 @@ class PopulationScreen(Screen[None]):
         table.focus()
         self._draw()
         self.query_one("#curve", VerticalScroll).scroll_end(animate=False)
+        self._look()
         self.set_interval(EVERY, self._look)
 
     @work(thread=True, exclusive=True, group="look")
@@ -82,6 +82,9 @@ class PopulationScreen(Screen[None]):
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Enter, or a click: the lives of the individual."""
         event.stop()
+        # Not above: it looks into the ledger, which takes longer to load than the first picture may take.
+        from orchestrator.watch_life import LivesScreen
+
         if event.row_key.value is not None:
             self.app.push_screen(LivesScreen(self._follower.store, self._follower.state, event.row_key.value))
 

@@ -95,10 +95,11 @@ def people(follower: Follower, generation: int) -> Iterator[tuple[str, tuple[Tex
     event = next((one for one in state.history if one.generation == generation), None)
     known = {one.individual: one for one in event.fitness} if event else {}
     if event:
-        order = [one.individual for one in ranked(event.fitness)]
-        members.sort(key=lambda one: (order.index(one.id) if one.id in order else len(order), one.id))
+        order = {one.individual: place for place, one in enumerate(ranked(event.fitness))}
+        members.sort(key=lambda one: (order.get(one.id, len(order)), one.id))
+    survivors = set(event.selection.survivors) if event else set()
     for one in members:
-        survived = event is not None and one.id in event.selection.survivors
+        survived = one.id in survivors
         fate = "" if event is None else "survived" if survived else "culled"
         lived = state.lives[generation].count(one.id) if generation in state.lives else 0
         yield one.id, _cells(one, lived, known.get(one.id), fate)

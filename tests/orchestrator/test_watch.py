@@ -27,6 +27,7 @@ def watched(place: Path, act: Act) -> None:
 
     async def use() -> None:
         async with Watch(open_store(place)).run_test(size=(140, 40)) as pilot:
+            await pilot.app.workers.wait_for_complete()
             await pilot.pause()
             await act(pilot)
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
+from orchestrator.following import TICKER
 from orchestrator.observe import MetricsListener
 from orchestrator.places import open_run
 from orchestrator.plain import ends_text
@@ -202,6 +203,7 @@ def test_report(truth: Truth) -> None:
 def test_watch(truth: Truth) -> None:
     async def use() -> None:
         async with Watch(open_store(truth.place)).run_test(size=(180, 50)) as pilot:
+            await pilot.app.workers.wait_for_complete()
             await pilot.pause()
             await compare(pilot, truth)
 
@@ -223,7 +225,9 @@ async def compare(pilot: Pilot[None], truth: Truth) -> None:
         assert f"  {interval(row['best'], row['low'], row['high'])}  mean {number(row['mean'])}  " in line
         assert line.endswith(f"{row['individual']} {row['lineage']}")
     lived = {f"{row['individual']}/{row['life']}": row for row in truth.lives.to_pylist()}
-    for line in said("#ended").splitlines()[1:]:
+    ended = said("#ended").splitlines()[1:]
+    assert len(ended) == min(TICKER, len(lived))
+    for line in ended:
         name, fate = line.split(" ", 1)
         end = f"died ({lived[name]['cause']})" if lived[name]["end"] == "died" else lived[name]["end"]
         assert fate == f"{end} at {lived[name]['steps']}"
