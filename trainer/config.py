@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from telemetry.config import NAME, Config
 from trainer.config_objectives import ObjectiveConfig, SftConfig
@@ -34,6 +34,9 @@ class TrainerConfig(Config):
     """Trainer actors: jobs that run at the same time."""
     workers: int = Field(default=1, ge=1, le=1024)
     """Processes of each job, on any nodes: each takes its part of every batch, and the result is that of one."""
+    shard: bool = False
+    """Spreads the frozen base model over a job's processes instead of copying it to each, for models that no single
+    device trains (FSDP2). Each process reads the whole of it once, into the memory of its machine."""
     gpus_per_job: float = Field(default=0.0, ge=0, le=64)
     """GPUs of each process of a job; 0 trains on the CPU."""
     threads: int = Field(default=0, ge=0, le=1024)
@@ -44,6 +47,14 @@ class TrainerConfig(Config):
     """Further tries at a failed job; after them the child keeps its first parent's adapter."""
     timeout: float = Field(default=3600.0, gt=0, le=604_800)
     """Seconds one job may take."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainerConfig":
+        if self.shard and self.workers == 1:
+            raise ValueError(
+                "trainer.shard: got true, expected false with trainer.workers 1: there is nobody to share with"
+            )
+        return self
 
     def learned_by(self, name: str) -> ObjectiveConfig:
         """The objective that a genome names. Raises KeyError."""

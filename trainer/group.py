@@ -12,18 +12,23 @@ from itertools import accumulate
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 
 class Group:
     """Data-parallel processes over gloo, which carries low-rank gradients well enough on any hardware.
 
-    No default process group is made: TRL and accelerate would each synchronise in their own way.
+    They link up in a group of their own, not torch's default one: everything is synchronised here and nowhere else.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, links: dist.ProcessGroup | None = None) -> None:
+    def __init__(
+        self, rank: int = 0, size: int = 1, links: dist.ProcessGroup | None = None, store: dist.Store | None = None
+    ) -> None:
         self.rank = rank
         self.size = size
         self._links = links
+        self._store = store
 
     @classmethod
     def join(cls, host: str, port: int, rank: int, size: int, seconds: float, listener: int | None = None) -> "Group":
@@ -32,7 +37,26 @@ class Group:
         store = dist.TCPStore(
             host, port, size, rank == 0, timeout=limit, wait_for_workers=False, master_listen_fd=listener
         )
-        return cls(rank, size, dist.ProcessGroupGloo(store, rank, size, limit))
+        return cls(rank, size, dist.ProcessGroupGloo(store, rank, size, limit), store)
+
+    def shard(self, model: torch.nn.Module, layers: Iterable[torch.nn.Module]) -> None:
+        """Spreads a frozen model over the processes; a layer is gathered when it computes, and let go of (FSDP2).
+
+        Makes the default process group that FSDP2 asks for. TRL and accelerate, which go by environment variables,
+        take no notice of it. All processes have to run the model equally often from now on. (Zhao et al. 2023,
+        "PyTorch FSDP: experiences on scaling fully sharded data parallel", arXiv 2304.11277.)
+        """
+        if self._store is None:
+            return
+        kind = next(model.parameters()).device.type
+        if not dist.is_initialized():
+            backend = "gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl"
+            store = dist.PrefixStore("shards", self._store)
+            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
+        mesh = init_device_mesh(kind, (self.size,))
+        for layer in layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
 
     def gather(self, own: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """The parts of all, one after the other; only `own`, which is `lengths[rank]` long, has a gradient."""

@@ -46,6 +46,19 @@ class Policy:
         self._worn: tuple[Shape, PeftModel] | None = None
 
     @property
+    def sharded(self) -> bool:
+        """The base model is spread over the group, which has to run it in step."""
+        return self.config.shard and self.group.size > 1
+
+    def join(self, group: Group) -> None:
+        """Shares every further job with a group."""
+        if self.group is group:
+            return
+        self.group = group
+        if self.sharded:
+            group.shard(self.base, self.base.get_decoder().layers)
+
+    @property
     def base(self) -> Any:
         """The model as it was loaded; takes off what it wears."""
         if self._worn is not None:

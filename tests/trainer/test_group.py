@@ -54,7 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build(tmp_path_factory.mktemp("model"))
 
 
-def fit(config: ObjectiveConfig, model: Path, group: Any = None) -> Any:
+def fit(config: ObjectiveConfig, model: Path, group: Any = None, *, shard: bool = False) -> Any:
     from trainer.objectives import build
 
     start = fresh(models.card(model, "tiny"), LORA, np.random.default_rng(0))
@@ -62,38 +62,45 @@ def fit(config: ObjectiveConfig, model: Path, group: Any = None) -> Any:
     draw = np.random.default_rng(1)
     factors = {name: (a, draw.standard_normal(b.shape).astype(np.float32)) for name, (a, b) in start.factors.items()}
     teacher = LoraWeights(start.rank, start.alpha, factors)
-    settings = TrainerConfig(objective=config, lora=LORA, precision="fp32", threads=1)
+    workers = 1 if group is None else group.size
+    settings = TrainerConfig(objective=config, lora=LORA, precision="fp32", threads=1, workers=workers, shard=shard)
     objective = build(settings, model, {"teacher": teacher}.__getitem__)[""]
     if group is not None:
         objective.join(group)
     return objective.fit(start, objective.examples(table(), TASK), TASK)
 
 
-def member(rank: int, size: int, port: int, model: Path, results: Any) -> None:
+def some(shard: bool) -> list[ObjectiveConfig]:
+    """With and without a reference is enough where only the place of the base model differs."""
+    return OBJECTIVES[:2] if shard else OBJECTIVES
+
+
+def member(rank: int, size: int, port: int, model: Path, results: Any, shard: bool) -> None:
     from trainer.group import Group
 
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     group = Group.join("127.0.0.1", port, rank, size, 60)
-    results.put((rank, [fit(config, model, group) for config in OBJECTIVES]))
+    results.put((rank, [fit(config, model, group, shard=shard) for config in some(shard)]))
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.faults)])
-def test_several_processes_come_to_what_one_does(size: int, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("size", "shard"),
+    [(2, False), (2, True), *(pytest.param(3, one, marks=pytest.mark.faults) for one in (False, True))],
+)
+def test_several_processes_come_to_what_one_does(size: int, shard: bool, model: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     port = free_port()
-    processes = [context.Process(target=member, args=(rank, size, port, model, results)) for rank in range(1, size)]
+    processes = [context.Process(target=member, args=(rank, size, port, model, results, shard)) for rank in range(size)]
     for process in processes:
         process.start()
-    alone = [fit(config, model) for config in OBJECTIVES]
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    member(0, size, port, model, results)
+    alone = [fit(config, model) for config in some(shard)]
     found = dict(results.get(timeout=240) for _ in range(size))
     for process in processes:
         process.join()
     for fits in found.values():
-        for one, shared, config in zip(alone, fits, OBJECTIVES, strict=True):
+        for one, shared, config in zip(alone, fits, some(shard), strict=True):
             np.testing.assert_allclose(shared.losses, one.losses, rtol=1e-4, atol=1e-6, err_msg=config.kind)
             for module, (a, b) in one.weights.factors.items():
                 for mine, theirs in zip((a, b), shared.weights.factors[module], strict=True):

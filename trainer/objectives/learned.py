@@ -73,7 +73,7 @@ class Learned(ABC, Generic[C]):
 
     def join(self, group: Group) -> None:
         """From now on every fit is shared with the processes of the group, which call it alike."""
-        self.policy.group = group
+        self.policy.join(group)
 
     def compares(self) -> bool:
         """True where the loss compares with a reference."""
@@ -128,12 +128,14 @@ class Learned(ABC, Generic[C]):
         rows = [row for part in parts for row in part]
         own = parts[group.rank]
         found = [self.policy.likelihoods(model, row) for row in own]
+        idle = max(map(len, parts)) - len(own) if self.policy.sharded else 0
+        in_step = [self.policy.likelihoods(model, rows[0]).taken[:0] for _ in range(idle)]
         tokens = [sum(len(row["targets"]) for row in part) for part in parts]
 
         def gathered(values: list[torch.Tensor], present: bool) -> torch.Tensor:
             # A process without rows takes part with nothing, but in the graph: its gradient is zero.
             nothing = next(one for one in model.parameters() if one.requires_grad).flatten()[:0]
-            return group.gather(torch.cat([nothing, *values]), tokens if present else [0] * len(tokens))
+            return group.gather(torch.cat([nothing, *in_step, *values]), tokens if present else [0] * len(tokens))
 
         joined = {
             name: torch.cat([row[name] for row in rows]) for name in ("example", "value", "logprobs", "reference")
