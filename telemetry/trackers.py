@@ -32,8 +32,8 @@ START_SECONDS = 30.0
 """Seconds from its start until a tracker must have taken its first row, if the run ends before."""
 END_SECONDS = 10.0
 """Seconds that trackers get when the run has ended."""
-SECRETS = ("WANDB_API_KEY", "MLFLOW_TRACKING_")
-"""Beginnings of the variables that are for trackers alone."""
+SECRETS = {"mlflow": "MLFLOW_TRACKING_", "wandb": "WANDB_API_KEY"}
+"""Beginning of the variables that are for trackers of a kind alone."""
 _PACKAGES = {"wandb": "wandb"}
 """What a kind of tracker needs beyond what Forager brings."""
 
@@ -85,13 +85,16 @@ def tracked(
 
     Meanwhile their secrets are gone from this process's environment, and so from that of all it starts.
     """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(tuple(SECRETS.values()))}
     environment = _environment()
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(SECRETS)}
     trackers: list[Tracker] = []
     try:
         for index, config in enumerate(configs):
             log = logs / f"tracker-{index}-{config.kind}.log"
-            trackers.append(Tracker(config, f"trackers.{index} ({config.kind})", about, backlog, log, environment))
+            mine = SECRETS.get(config.kind)
+            own = {name: value for name, value in hidden.items() if mine is not None and name.startswith(mine)}
+            label = f"trackers.{index} ({config.kind})"
+            trackers.append(Tracker(config, label, about, backlog, log, environment | own))
         yield trackers
     finally:
         try:
@@ -131,6 +134,7 @@ class Tracker:
         self._waiting: Queue[Row | None] = Queue(LATE)
         self._finished = False
         self._off = False
+        self._killed = False
         self._lock = Lock()
         self._started = monotonic()
         self._opened = False
@@ -172,14 +176,14 @@ class Tracker:
             deadline = max(deadline, self._started + START_SECONDS)
         self._thread.join(max(0.0, deadline - monotonic()))
         if self._thread.is_alive():
-            self.switch_off("not done when the run was; it lacks the last numbers")
+            self.switch_off("not done when the run was, so it lacks the last numbers")
 
     def kill(self) -> None:
         """Leaves no process behind."""
         if self._process is None:
             return
-        with suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        with self._lock:
+            self._kill_group()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         if self._thread.is_alive():
@@ -195,10 +199,15 @@ class Tracker:
             if self._off:
                 return
             self._off = True
-        line = f"warning: {self._label}: {why}; it is off from here on, the run is not"
+            self._kill_group()
+        line = f"warning: {self._label}: {why}; switched off, the run goes on"
         with suppress(OSError, ValueError):  # nobody reads
             print(line, file=sys.stderr, flush=True)
-        if self._process is not None:
+
+    def _kill_group(self) -> None:
+        # Only once: its number may be somebody else's by the time that a long run ends.
+        if self._process is not None and not self._killed:
+            self._killed = True
             with suppress(OSError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 

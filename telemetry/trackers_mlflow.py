@@ -13,6 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from telemetry.config_trackers import MlflowConfig
@@ -22,7 +23,11 @@ IDENTITY = "forager.id"
 """The tag by which a run is found again."""
 ROWS = "forager/rows"
 """A metric that goes with every row, so that what was written is known from the server itself."""
-SECONDS = 30.0
+SECONDS = 10.0
+"""That a request may take."""
+PAUSES = (1.0, 4.0, 10.0)
+"""Seconds before a request is made again that found no server, or one in trouble: in all less than trackers have."""
+TROUBLE = (429, 500, 502, 503, 504)
 MOST_PARAMS = 100
 """In one request."""
 MOST_VALUE = 500
@@ -56,10 +61,13 @@ class Mlflow:
         self._update("FINISHED" if finished else "KILLED", end_time=round(1000 * time.time()))
 
     def _experiment(self, name: str) -> str:
+        query = {"experiment_name": name}
         try:
-            found = self._server.get("experiments/get-by-name", {"experiment_name": name})
+            found = self._server.get("experiments/get-by-name", query)
         except FileNotFoundError:
-            return str(self._server.post("experiments/create", {"name": name})["experiment_id"])
+            with suppress(OSError):  # another run may have been faster
+                self._server.post("experiments/create", {"name": name})
+            found = self._server.get("experiments/get-by-name", query)
         return str(found["experiment"]["experiment_id"])
 
     def _create(self, experiment: str, about: About) -> str:
@@ -117,18 +125,29 @@ class _Server:
         return self._ask(path, json.dumps(body).encode())
 
     def _ask(self, path: str, data: bytes | None) -> dict[str, Any]:
+        call = path.partition("?")[0]
+        for pause in (*PAUSES, None):
+            try:
+                return self._ask_once(path, call, data)
+            except urllib.error.HTTPError as error:
+                said = error.read(300).decode("utf-8", "replace")
+                if error.code == 404 and "RESOURCE_DOES_NOT_EXIST" in said:
+                    raise FileNotFoundError(call) from error
+                if pause is None or error.code not in TROUBLE:
+                    raise OSError(f"{call}: the server answered {error.code}: {said}") from error
+            except OSError as error:
+                if pause is None:
+                    raise OSError(f"{call}: {getattr(error, 'reason', error)}") from error
+            time.sleep(pause)
+        raise OSError(f"{call}: no answer")
+
+    def _ask_once(self, path: str, call: str, data: bytes | None) -> dict[str, Any]:
         # The address has passed its configuration's check: http or https, and nothing else.
         request = urllib.request.Request(self._root + path, data, self._headers)
-        try:
-            with self._opener.open(request, timeout=SECONDS) as reply:
-                answer = json.load(reply)
-        except urllib.error.HTTPError as error:
-            said = error.read(300).decode("utf-8", "replace")
-            if error.code == 404 and "RESOURCE_DOES_NOT_EXIST" in said:
-                raise FileNotFoundError(path) from error
-            raise OSError(f"{path.partition('?')[0]}: the server answered {error.code}: {said}") from error
+        with self._opener.open(request, timeout=SECONDS) as reply:
+            answer = json.load(reply)
         if not isinstance(answer, dict):
-            raise OSError(f"{path.partition('?')[0]}: the server answered something else than an object")
+            raise ValueError(f"{call}: the server answered something else than an object")
         return answer
 
 

@@ -1,6 +1,8 @@
 """An MLflow server, real or of few lines: what its REST API says of runs, kept in memory to be looked at."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +40,8 @@ class Server:
     experiments: dict[str, str] = field(default_factory=dict)
     runs: dict[str, TrackedRun] = field(default_factory=dict)
     authorizations: set[str | None] = field(default_factory=set)
+    refuse: list[int] = field(default_factory=list)
+    """Status codes of the next answers; 0 hangs up without one."""
 
     def answer(self, call: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if call == "experiments/get-by-name":
@@ -89,6 +93,15 @@ def serve() -> Iterator[Server]:
 
         def _reply(self, body: dict[str, Any]) -> None:
             state.authorizations.add(self.headers["Authorization"])
+            refused = state.refuse.pop(0) if state.refuse else 200
+            if refused == 0:
+                return
+            if refused != 200:
+                self.send_response(refused)
+                self.send_header("Location", state.uri)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             code, answer = state.answer(urlsplit(self.path).path.removeprefix("/api/2.0/mlflow/"), body)
             data = json.dumps(answer).encode()
             self.send_response(code)
@@ -117,10 +130,13 @@ def real(place: Path) -> Iterator[str]:
     port = free_ports("mlflow")["mlflow"]
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", str(place)]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with open(place / "mlflow.log", "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        server = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
         try:
-            for _ in range(300):
+            for _ in range(600):  # it needs half a minute on a machine with nothing else to do
                 try:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
                         break
@@ -130,5 +146,5 @@ def real(place: Path) -> Iterator[str]:
                 raise RuntimeError((place / "mlflow.log").read_text()[-2000:])
             yield f"http://127.0.0.1:{port}"
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGKILL)
             server.wait()
