@@ -280,7 +280,7 @@ def semantic(document: Mapping[str, Any]) -> dict[str, Any]:
     kept = {section: value for section, value in document.items() if section not in OPERATIONAL}
     for section, fields in (
         ("engine", ("count", "threads")),
-        ("trainer", ("jobs", "workers", "retries", "threads", "timeout")),
+        ("trainer", ("jobs", "workers", "shard", "retries", "threads", "timeout")),
     ):
         kept[section] = {name: value for name, value in kept[section].items() if name not in fields}
     return kept

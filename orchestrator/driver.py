@@ -31,6 +31,7 @@ from telemetry.failures import StateError, Stopped, StorageError, UsageError
 from telemetry.lock import beating, check_dead, exclusive
 from telemetry.metrics import Metrics
 from telemetry.store import Store
+from trainer import launch
 from workers.environment import is_shared
 from workers.pool import Pulse
 from workers.registry import held_out, make, rehearse
@@ -158,6 +159,7 @@ def _ticker(display: Display, metrics: Metrics, store: Store) -> Tick:
 def _check_plugins(config: RunConfig) -> None:
     """Fails on a broken world or fitness function, or a missing package, before anything is started."""
     trackers.check(config.trackers)
+    launch.check(config.trainer)
     environment = config.environment
     rehearse(environment.name, environment.settings)
     rehearse(environment.name, held_out(environment.name, environment.settings, config.evaluation.settings))

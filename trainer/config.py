@@ -37,6 +37,9 @@ class TrainerConfig(Config):
     shard: bool = False
     """Spreads the frozen base model over a job's processes instead of copying it to each, for models that no single
     device trains (FSDP2). Each process reads the whole of it once, into the memory of its machine."""
+    quantize: Literal["none", "nf4"] = "none"
+    """nf4 holds the frozen base model in 4 bits while adapters are trained on it (QLoRA); needs bitsandbytes. Lives are
+    lived on the model as it is."""
     gpus_per_job: float = Field(default=0.0, ge=0, le=64)
     """GPUs of each process of a job; 0 trains on the CPU."""
     threads: int = Field(default=0, ge=0, le=1024)
@@ -54,6 +57,8 @@ class TrainerConfig(Config):
             raise ValueError(
                 "trainer.shard: got true, expected false with trainer.workers 1: there is nobody to share with"
             )
+        if self.shard and self.quantize != "none":
+            raise ValueError(f"trainer.shard: got true, expected false with trainer.quantize {self.quantize}")
         return self
 
     def learned_by(self, name: str) -> ObjectiveConfig:

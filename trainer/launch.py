@@ -9,11 +9,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
 
-from telemetry.failures import ForagerError
+from telemetry.failures import ForagerError, UsageError
 from telemetry.member import Member, in_words
 from telemetry.records import FileRef
 from trainer.config import TrainerConfig
@@ -23,6 +24,12 @@ from trainer.job import TrainingJob, TrainingResult, keep_parent
 Publish = Callable[[TrainingResult, Sequence[FileRef]], None]
 Spawn = Callable[[int], Awaitable[Any]]
 """Starts the trainer with this number: an object with `async run(job, steps) -> (result, refs)`, maybe `kill()`."""
+
+
+def check(config: TrainerConfig) -> None:
+    """Raises UsageError when a package is not installed that the configured training needs."""
+    if config.enabled and config.quantize != "none" and find_spec("bitsandbytes") is None:
+        raise UsageError("trainer.quantize: the package bitsandbytes is not installed; pip install 'forager[qlora]'")
 
 
 class TrainerPool:

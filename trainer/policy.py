@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from telemetry.adapters import LoraWeights
 from telemetry.failures import UsageError
@@ -36,13 +36,19 @@ class Policy:
         self.autocast = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(self.on_gpu))
         # TRL insists on a tokenizer although its input is tokenised already; this one needs no other file.
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"))
+        device = "cuda" if self.on_gpu else "cpu"
         base = AutoModelForCausalLM.from_pretrained(
-            model, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
+            model,
+            dtype=torch.float32,
+            local_files_only=True,
+            attn_implementation="sdpa",
+            **_quantization(config, device, torch.bfloat16 if self.autocast else torch.float32),
         )
         others = set(getattr(base.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
         if others:
             raise UsageError(f"model: got {', '.join(sorted(others))} layers, expected attention in every layer")
-        self._base = base.to("cuda" if self.on_gpu else "cpu").requires_grad_(False)
+        # Quantised, it is there already.
+        self._base = (base if config.quantize != "none" else base.to(device)).requires_grad_(False)
         self._worn: tuple[Shape, PeftModel] | None = None
 
     @property
@@ -117,6 +123,19 @@ def _write(model: PeftModel, weights: LoraWeights) -> None:
     outcome = set_peft_model_state_dict(model, state)
     if outcome.unexpected_keys:
         raise TrainingFailed(f"the base model has no module for {outcome.unexpected_keys[0]}")
+
+
+def _quantization(config: TrainerConfig, device: str, arithmetic: torch.dtype) -> dict[str, Any]:
+    """How the base model is loaded (Dettmers et al. 2023, "QLoRA", arXiv 2305.14314)."""
+    if config.quantize == "none":
+        return {}
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=arithmetic,
+    )
+    return {"quantization_config": four_bits, "device_map": device}
 
 
 def _multiplies_bf16(on_gpu: bool) -> bool:

@@ -161,6 +161,7 @@ class Learned(ABC, Generic[C]):
         updates = -(-len(dataset) // size)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         rate = job.child.genome.hyperparameters.learning_rate
+        exact = [parameter.data for parameter in parameters]
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: slope(step, updates, config.warmup))
         arguments = TrlConfig(
@@ -189,6 +190,9 @@ class Learned(ABC, Generic[C]):
             processing_class=self.policy.tokenizer,
             optimizers=(optimizer, schedule),
         )
+        # On a quantised model TRL rounds what is learned to bfloat16.
+        for parameter, data in zip(parameters, exact, strict=True):
+            parameter.data = data
         trainer.remove_callback(PrinterCallback)
         trainer.objective = self
         return trainer
