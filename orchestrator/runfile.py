@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.config import FitnessConfig, RunConfig, semantic
+from telemetry.config_trackers import TrackerConfig
 from telemetry.failures import UsageError
 from trainer.config_objectives import ObjectiveConfig
 from trainer.config_operators import CrossoverConfig, MutationConfig
@@ -23,7 +24,7 @@ from workers.config import EngineConfig
 MAX_BYTES = 1 << 20
 
 
-UNIONS = (EngineConfig, FitnessConfig, ObjectiveConfig, CrossoverConfig, MutationConfig)
+UNIONS = (EngineConfig, FitnessConfig, ObjectiveConfig, CrossoverConfig, MutationConfig, TrackerConfig)
 TAGS = frozenset(member.model_fields["kind"].default for union in UNIONS for member in get_args(get_args(union)[0]))
 """Kinds of tagged unions: pydantic adds them to where a mistake is."""
 C = TypeVar("C", bound=BaseModel)
