@@ -1,13 +1,11 @@
 """What other libraries say of themselves is passed on as it is, bounded, and from memory alone."""
 
-import pickle
-
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry.exporter import serve
-from telemetry.foreign import EVERY, MOST, Family, Foreign, Teller, read
+from telemetry.foreign import EVERY, MOST, Teller, read
 from telemetry.metrics import Metrics
 from tests.telemetry.test_metrics import HOST, fetch, opened
 
@@ -90,10 +88,3 @@ def test_with_nothing_to_say_there_is_an_empty_page_once_the_run_is_open() -> No
         assert fetch(port, "/metrics/engines")[0] == 503
         metrics.open(version="1", model="m", environment="e", population=1, lineages=1)
         assert fetch(port, "/metrics/engines") == (200, "")
-
-
-def test_it_travels_between_processes() -> None:
-    families = read(library(), "lib:")
-    assert pickle.loads(pickle.dumps(families)) == families
-    assert all(isinstance(family, Family) for family in families)
-    assert list(Foreign().collect()) == []
