@@ -40,6 +40,7 @@ class PopulationScreen(Screen[None]):
         self._shown: int | None = None
         """Generation in the table; None follows the newest."""
         self._trouble = ""
+        self._looking = False
 
     def compose(self) -> ComposeResult:
         yield Static(id="heading")
@@ -57,20 +58,30 @@ class PopulationScreen(Screen[None]):
         table.focus()
         self._draw()
         self.query_one("#curve", VerticalScroll).scroll_end(animate=False)
-        self._look()
+        # Not before it is painted: the ledger takes longer to load than that, and both want the processor.
+        self.call_after_refresh(self._look)
         self.set_interval(EVERY, self._look)
 
-    @work(thread=True, exclusive=True, group="look")
     def _look(self) -> None:
-        """Asks the store in a thread: a slow bucket must not freeze the keys."""
+        """Asks the store, unless that is under way: a bucket may take longer to answer than EVERY."""
+        if not self._looking:
+            self._looking = True
+            self._ask()
+
+    @work(thread=True)
+    def _ask(self) -> None:
+        """In a thread: a slow bucket must not freeze the keys."""
         trouble = ""
         try:
             self._follower.refresh()
         except ForagerError as error:
             trouble = str(error)
         if not get_current_worker().is_cancelled:
-            self._trouble = trouble
-            self.app.call_from_thread(self._draw)
+            self.app.call_from_thread(self._looked, trouble)
+
+    def _looked(self, trouble: str) -> None:
+        self._looking, self._trouble = False, trouble
+        self._draw()
 
     def action_turn(self, by: int) -> None:
         """Shows the people of another generation."""

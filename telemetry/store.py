@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from telemetry.failures import StorageError, UsageError
 from telemetry.local_store import LocalStore
-from telemetry.object_store import ObjectStore
 from telemetry.store_base import Store
 
 __all__ = ["Store", "join_store", "open_store"]
@@ -30,6 +29,9 @@ def open_store(url: str | Path, create: bool = True) -> Store:
         raise UsageError(f"store: got {parts.scheme}://, expected a directory or one of {', '.join(SCHEMES)}")
     if parts.username or parts.query or parts.fragment or not parts.netloc:
         raise UsageError(f"store: expected {parts.scheme}://bucket/prefix; credentials belong into the environment")
+    # Not above: a run in a directory needs nothing of it, and whoever only looks at one is in a hurry.
+    from telemetry.object_store import ObjectStore
+
     return ObjectStore(text.rstrip("/"))
 
 

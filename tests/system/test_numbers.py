@@ -203,6 +203,7 @@ def test_report(truth: Truth) -> None:
 def test_watch(truth: Truth) -> None:
     async def use() -> None:
         async with Watch(open_store(truth.place)).run_test(size=(180, 50)) as pilot:
+            await pilot.pause()
             await pilot.app.workers.wait_for_complete()
             await pilot.pause()
             await compare(pilot, truth)
