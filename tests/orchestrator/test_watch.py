@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from orchestrator.watch_text import BAR, bar
 from telemetry.journal import key_of
 from telemetry.ledger import Ledger
 from telemetry.store import open_store
+from tests.forager import ROOT
 from tests.inprocess import forager_here, refused
 from tests.orchestrator.small_run import Levers, small_run, state_at
 
@@ -125,6 +128,13 @@ def test_a_run_that_cannot_be_read_any_more_says_so_and_stays_on_the_screen(fini
         assert cells(pilot, "#people")
 
     watched(copy, look)
+
+
+def test_a_first_picture_loads_no_numerics() -> None:
+    heavy = ("numpy", "pandas", "pyarrow", "deltalake", "obstore", "prometheus_client", "ray", "torch")
+    program = f"import orchestrator.watch, sys; print(*sorted(set({heavy!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_a_bar_is_as_long_as_its_share() -> None:
