@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import SecretStr
 
 from orchestrator.cluster import Start
 from orchestrator.config import RunConfig
@@ -31,7 +32,7 @@ from trainer.launch import TrainerPool
 from trainer.team import join
 from workers import engines
 from workers.agent import AgentHost
-from workers.config import ScriptedEngineConfig, VllmEngineConfig
+from workers.config import VllmEngineConfig
 from workers.engine import Engine, ModelDescription
 from workers.environment import is_shared
 from workers.pool import Pulse, WorkerPool
@@ -135,6 +136,7 @@ class Builder:
         self._store_url = store_url
         self._logs = logs
         self._start = start
+        self._keys = engines.keys_of(config.engine)
 
     async def workers(self) -> WorkerPool:
         """The worker pool with all engines and agents up."""
@@ -166,7 +168,9 @@ class Builder:
 
     async def _engine(self, index: int) -> Any:
         config = self._config.engine
-        build = partial(_build_engine, config, self._model.directory, self._model.card, self._store_url)
+        build = partial(
+            _build_engine, config, self._model.directory, self._model.card, self._store_url, keys=self._keys
+        )
         gpus = config.gpus if isinstance(config, VllmEngineConfig) else 0.0
         environment = engines.environment(config)
         return await self._host(build, f"engine-{index}", gpus=gpus, environment=environment)
@@ -214,11 +218,13 @@ class Builder:
         environment: Mapping[str, str] | None = None,
         call_timeout: float | None = None,
     ) -> Any:
+        # Keys travel to the engine as an argument: plugins, and whatever they start, read the environment.
+        known = dict.fromkeys(self._keys, "") | dict(environment or {})
         limits = self._config.workers
         log = self._logs / f"{name}.log" if self._logs else None
         return await self._start(
             build,
-            Place(name, gpus=gpus, environment=environment or {}, log=log),
+            Place(name, gpus=gpus, environment=known, log=log),
             start_timeout=limits.start_timeout,
             call_timeout=call_timeout or limits.call_timeout,
             hang_timeout=limits.hang_timeout,
@@ -238,7 +244,11 @@ async def _description(engine: Member, restarts: int) -> ModelDescription:
 
 
 def _build_engine(
-    config: VllmEngineConfig | ScriptedEngineConfig, directory: Path | None, card: BaseModelCard, store_url: str
+    config: engines.AnyEngineConfig,
+    directory: Path | None,
+    card: BaseModelCard,
+    store_url: str,
+    keys: Mapping[str, SecretStr] | None = None,
 ) -> Engine:
     """An engine that takes adapters from the run's store; called on whatever node it lives."""
-    return engines.build(config, directory, card, Shelf(join_store(store_url)).path)
+    return engines.build(config, directory, card, Shelf(join_store(store_url)).path, keys)

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from telemetry.records import LifeKey, LifeSummary
@@ -28,7 +29,7 @@ ASKS = 3
 
 @dataclass(frozen=True, slots=True)
 class LostLife:
-    """A life that did not come to an end of its own."""
+    """A life that did not come to an end of its own, or has to be lived again. Without any flag, its world broke."""
 
     key: LifeKey
     reason: str
@@ -36,9 +37,11 @@ class LostLife:
     engine: bool
     """The engine under it is to be replaced."""
     sink: bool = False
-    """It was lived to its end, but its rows did not reach the sink. With neither of the two, its world broke."""
+    """It was lived to its end, but its rows did not reach the sink."""
     preempted: bool = False
     """The node under it was taken away with notice."""
+    doubted: bool = False
+    """It was answered by somebody who is not believed any more: nobody's fault, and charged to no budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ class AgentHost:
         outcomes = await asyncio.gather(*(self._live_party(party, batcher) for party in parties.values()))
         records = [one for party in outcomes for one in party if isinstance(one, LifeRecord)]
         lost = [one for party in outcomes for one in party if isinstance(one, LostLife)]
+        records, doubted = await self._sift(records, engine)
+        lost += doubted
         if records and sink is not None:
             try:
                 await sink.append(*to_tables(records, run=self._run, world=self._world_name, engine=engine_name))
@@ -165,6 +170,22 @@ class AgentHost:
         finally:
             self._alive -= len(tasks)
 
+    async def _sift(self, records: list[LifeRecord], engine: Any) -> tuple[list[LifeRecord], list[LostLife]]:
+        """Records to keep, and the lives of parties in which somebody had a part who is not believed any more."""
+        sources = sorted({source for record in records for source in record.sources})
+        if not sources:
+            return records, []
+        try:
+            bad = set(await engine.expelled(sources))
+        except (RemoteLost, EngineFailure) as error:
+            bad, lost = set(sources), partial(_lost, error=error, engine=True)
+        else:
+            expelled = EngineFailure(f"answered by {', '.join(sorted(bad))}, expelled since")
+            lost = partial(_lost, error=expelled, doubted=True)
+        gone = {record.task.attempt for record in records if record.sources & bad}
+        kept = [record for record in records if record.task.attempt not in gone]
+        return kept, [lost(record.task) for record in records if record.task.attempt in gone]
+
     def _counted(self, batcher: Batcher) -> Any:
         async def ask(request: CompletionRequest) -> Completion:
             self._decisions += 1
@@ -177,5 +198,7 @@ class AgentHost:
         return self._alive, self._decisions
 
 
-def _lost(task: LifeTask, error: Exception, *, engine: bool = False, sink: bool = False) -> LostLife:
-    return LostLife(task.key, str(error), engine, sink, preempted=getattr(error, "preempted", False))
+def _lost(
+    task: LifeTask, error: Exception, *, engine: bool = False, sink: bool = False, doubted: bool = False
+) -> LostLife:
+    return LostLife(task.key, str(error), engine, sink, getattr(error, "preempted", False), doubted)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from telemetry.config import Config
+from workers.config_remote import RemoteEngineConfig
 
 
 class EnvironmentConfig(Config):
@@ -69,7 +70,7 @@ class ScriptedEngineConfig(Config):
     time in dry runs and capacity tests. Changes no result."""
 
 
-EngineConfig = Annotated[VllmEngineConfig | ScriptedEngineConfig, Field(discriminator="kind")]
+EngineConfig = Annotated[VllmEngineConfig | ScriptedEngineConfig | RemoteEngineConfig, Field(discriminator="kind")]
 
 
 class WorkersConfig(Config):

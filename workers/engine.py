@@ -44,6 +44,9 @@ class Completion:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     choice_logprobs: tuple[float, ...] = ()
+    source: str = ""
+    """Who answered, where that is somebody without trust. An engine that says so also has `async expelled(sources)`:
+    which of them are not believed any more, once every check of what they answered is done."""
 
     @property
     def tokens(self) -> int:

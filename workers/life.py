@@ -33,6 +33,8 @@ class Mind:
         self._tools = world.tools
         self._numbers = genome.hyperparameters
         self._taken: Counter[str] = Counter()
+        self.sources: set[str] = set()
+        """Those without trust who answered it."""
         self._system = " ".join(part for part in (world.rules, describe(world.tools), genome.strategy) if part)
 
     async def decide(self, seen: Observation, step: int) -> tuple[CompletionRequest, Decision, int]:
@@ -43,7 +45,7 @@ class Mind:
         if seen.legal:
             choices = self._codec.choices(seen.legal)
             request = CompletionRequest(prompt, task.individual.genome.adapter, choices)
-            answer = await self._ask(request)
+            answer = await self._answer(request)
             decision = choose(answer, seen.legal, choices, numbers, taken=self._taken, seed=seed)
             self._taken[decision.action] += 1
             return request, decision, seed
@@ -54,8 +56,14 @@ class Mind:
             temperature=numbers.temperature,
             seed=seed,
         )
-        answer = await self._ask(request)
+        answer = await self._answer(request)
         return request, write(answer, self._codec.decode(answer.token_ids), self._tools), seed
+
+    async def _answer(self, request: CompletionRequest) -> Completion:
+        answer = await self._ask(request)
+        if answer.source:
+            self.sources.add(answer.source)
+        return answer
 
 
 async def live(task: LifeTask, environment: Environment, codec: Codec, ask: Ask, run_seed: int) -> LifeRecord:
@@ -63,8 +71,9 @@ async def live(task: LifeTask, environment: Environment, codec: Codec, ask: Ask,
 
     The world is reset with the task's seed; the record depends on nothing but the task and the engine's answers.
     """
-    record, world = LifeRecord(task), Guard(environment)
+    world = Guard(environment)
     mind = Mind(task, codec, ask, run_seed, world)
+    record = LifeRecord(task, sources=mind.sources)
     seen = world.reset(task.world_seed)
     for step in range(world.horizon):
         request, decision, seed = await mind.decide(seen, step)
@@ -139,7 +148,9 @@ class _Party:
 
     def _sit(self, record: LifeRecord, seen: Observation) -> None:
         self.records.append(record)
-        self._minds.append(self._mind(record.task))
+        mind = self._mind(record.task)
+        record.sources = mind.sources
+        self._minds.append(mind)
         self.seen[record.seat] = seen
 
     def _descendant(self, parent: int) -> LifeTask:

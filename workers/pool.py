@@ -13,8 +13,9 @@ so it runs the same on a Ray cluster and inside one process. Laws:
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -73,7 +74,8 @@ class WorkerPool:
         """
         self.engines = engines
         self.agents = agents
-        self._sink = sink if isinstance(sink, Member) else Member("sink", 0, _always(sink), sink)
+        # Slept for no time, it is the same sink again.
+        self._sink = sink if isinstance(sink, Member) else Member("sink", 0, partial(asyncio.sleep, 0, sink), sink)
         self._saver = Saver(self._sink, restarts=config.restarts, commit_seconds=commit_seconds, run=run, world=world)
         self._capacity = capacity
         self._config = config
@@ -259,11 +261,14 @@ class WorkerPool:
                 else:
                     self._saver.keep(lived, work)
         for one in report.lost:
-            if not (one.engine or one.sink):
+            if not (one.engine or one.sink or one.doubted):
                 raise EnvironmentFailure(one.reason)
         gone = [(party, lost[party.attempt]) for party in part.parties if party.attempt in lost]
         part.service.lost += [(party, one) for party, one in gone if one.engine]
-        unsaved = [(party, one) for party, one in gone if not one.engine]
+        doubted = [party for party, one in gone if one.doubted]
+        self._retries += len(doubted)
+        work.put_back([fresh(party) for party in doubted])
+        unsaved = [(party, one) for party, one in gone if one.sink]
         if unsaved:
             first = unsaved[0][1]
             error = ReplyLost(first.reason, preempted=preempted(first, sink))
@@ -291,10 +296,3 @@ class WorkerPool:
                     f" was lost {tries} times to infrastructure, last: {error}; see the logs"
                 )
         return todo
-
-
-def _always(peer: Any) -> Callable[[], Awaitable[Any]]:
-    async def spawn() -> Any:
-        return peer
-
-    return spawn

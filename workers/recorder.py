@@ -65,6 +65,8 @@ class LifeRecord:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=monotonic)
     seconds: float = 0.0
+    sources: set[str] = field(default_factory=set)
+    """Those without trust who answered for the engine."""
 
     def add(
         self,
@@ -130,7 +132,10 @@ _PER_STEP = (
 
 
 def to_tables(records: Sequence[LifeRecord], *, run: str, world: str, engine: str) -> tuple[pa.Table, pa.Table]:
-    """(steps, lives) tables of finished lives, with the ledger's schemas."""
+    """(steps, lives) tables of finished lives, with the ledger's schemas.
+
+    Whoever answered without trust stands behind the name of the engine.
+    """
     return _steps(records, run, engine), _lives(records, run, world)
 
 
@@ -151,7 +156,9 @@ def _steps(records: Sequence[LifeRecord], run: str, engine: str) -> pa.Table:
     }
     columns["prompt_ids"] = id_lists(columns["prompt_ids"])
     columns["run"] = pa.repeat(run, total)
-    columns["engine"] = pa.repeat(engine, total)
+    names = [" ".join((engine, *sorted(record.sources))) for record in records]
+    named = (pa.repeat(name, count) for name, count in zip(names, counts, strict=True))
+    columns["engine"] = pa.concat_arrays([pa.repeat("", 0), *named])
     columns["step"] = [step for count in counts for step in range(count)]
     for name, values in _per_life(records).items():
         columns[name] = [value for value, count in zip(values, counts, strict=True) for _ in range(count)]

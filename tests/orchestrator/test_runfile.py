@@ -73,7 +73,7 @@ EDITS = [
         "engine: {kind: scripted}",
         "engine: {kind: magic}",
         "engine: got {'kind': 'magic'}, expected: input tag 'magic' found using 'kind' does not match any of the"
-        " expected tags: 'vllm', 'scripted'",
+        " expected tags: 'vllm', 'scripted', 'remote'",
     ),
     (
         "engine: {kind: scripted}",

@@ -1,12 +1,18 @@
-"""The engines that ship: scripted and vLLM. Importing this loads neither; `build` loads the one it is asked for."""
+"""The engines that ship: scripted, vLLM, remote. Importing this loads none; `build` loads the one it is asked for."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from telemetry.failures import UsageError
 from telemetry.records import BaseModelCard
 from workers.config import ScriptedEngineConfig, VllmEngineConfig
+from workers.config_remote import RemoteEngineConfig
 from workers.engine import Engine
+
+AnyEngineConfig = VllmEngineConfig | ScriptedEngineConfig | RemoteEngineConfig
 
 UNSAFE = (
     "VLLM_ALLOW_INSECURE_SERIALIZATION",
@@ -20,31 +26,59 @@ UNSAFE = (
 
 
 def build(
-    config: VllmEngineConfig | ScriptedEngineConfig,
+    config: AnyEngineConfig,
     directory: Path | None,
     card: BaseModelCard,
     adapter_path: Callable[[str], Path],
+    keys: Mapping[str, SecretStr] | None = None,
 ) -> Engine:
-    """An engine of the configured kind; only the scripted one needs no model `directory`."""
+    """An engine of the configured kind; only the scripted one needs no model `directory`, only the remote one keys."""
     if isinstance(config, ScriptedEngineConfig):
         from workers.engines.scripted import ScriptedEngine
 
         return ScriptedEngine(config, adapter_path)
     if directory is None:
-        raise ValueError("a vLLM engine needs a model directory")
+        raise ValueError("an engine of language models needs a model directory")
     secure(config)
+    if isinstance(config, RemoteEngineConfig):
+        from workers.engines.chat import description, end_of
+        from workers.engines.remote import RemoteEngine, vocabulary
+
+        described = description(directory, card, context=config.context, capacity=config.max_adapters)
+        known = vocabulary(described.tokenizer)
+        return RemoteEngine(config, described, adapter_path, vocabulary=known, end_of_turn=end_of(directory), keys=keys)
     from workers.engines.vllm import VllmEngine
 
     return VllmEngine(config, directory, card, adapter_path)
 
 
-def environment(config: VllmEngineConfig | ScriptedEngineConfig) -> dict[str, str]:
+def keys_of(config: AnyEngineConfig) -> dict[str, SecretStr]:
+    """API keys of the endpoints, by the variables of this process's environment that the run file names.
+
+    Raises UsageError for one that is not set, or cannot be a key.
+    """
+    found = {}
+    for endpoint in config.endpoints if isinstance(config, RemoteEngineConfig) else ():
+        if endpoint.key:
+            value = os.environ.get(endpoint.key, "")
+            if not value or not value.isascii() or not value.isprintable():
+                got = "no key" if not value else "something that is no key"
+                raise UsageError(
+                    f"{endpoint.key}: got {got}, expected the API key of {endpoint.name}; set the variable"
+                )
+            found[endpoint.key] = SecretStr(value)
+    return found
+
+
+def environment(config: AnyEngineConfig) -> dict[str, str]:
     """Environment variables of the process that builds the engine, to be set before it imports anything.
 
     They keep vLLM in one process, off the network, without plugins and without telemetry of its makers.
     """
     if isinstance(config, ScriptedEngineConfig):
         return {}
+    if isinstance(config, RemoteEngineConfig):
+        return {"HF_HUB_OFFLINE": "1"}
     return {
         "GLOO_SOCKET_IFNAME": "lo",
         "HF_HUB_OFFLINE": "1",
@@ -59,7 +93,7 @@ def environment(config: VllmEngineConfig | ScriptedEngineConfig) -> dict[str, st
     }
 
 
-def secure(config: VllmEngineConfig | ScriptedEngineConfig) -> None:
+def secure(config: AnyEngineConfig) -> None:
     """Sets `environment` in this process, as an actor's already is, and takes away what vLLM must not see."""
     os.environ.update(environment(config))
     for name in UNSAFE:
