@@ -15,6 +15,7 @@ from orchestrator.following import Follower
 from orchestrator.verdict import ranked
 from orchestrator.watch import Watch
 from orchestrator.watch_text import BAR, bar
+from telemetry.failures import ForagerError
 from telemetry.journal import key_of
 from telemetry.ledger import Ledger
 from telemetry.store import open_store
@@ -22,7 +23,7 @@ from tests.forager import ROOT
 from tests.inprocess import forager_here, refused
 from tests.orchestrator.small_run import Levers, small_run, state_at
 
-Act = Callable[[Pilot[None]], Awaitable[None]]
+Act = Callable[[Pilot[ForagerError]], Awaitable[None]]
 
 
 def watched(place: Path, act: Act) -> None:
@@ -30,19 +31,25 @@ def watched(place: Path, act: Act) -> None:
 
     async def use() -> None:
         async with Watch(open_store(place)).run_test(size=(140, 40)) as pilot:
-            await pilot.pause()
-            await pilot.app.workers.wait_for_complete()
-            await pilot.pause()
+            await settled(pilot)
             await act(pilot)
 
     asyncio.run(use())
 
 
-def said(pilot: Pilot[None], where: str) -> str:
+async def settled(pilot: Pilot[ForagerError]) -> None:
+    """Waits until the journal is read, and the ledger after it."""
+    for _ in range(3):
+        await pilot.pause()
+        await pilot.app.workers.wait_for_complete()
+    await pilot.pause()
+
+
+def said(pilot: Pilot[ForagerError], where: str) -> str:
     return str(pilot.app.screen.query_one(where, Static).content)
 
 
-def cells(pilot: Pilot[None], where: str) -> list[list[str]]:
+def cells(pilot: Pilot[ForagerError], where: str) -> list[list[str]]:
     table: DataTable[Text] = pilot.app.screen.query_one(where, DataTable)
     return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]
 
@@ -50,7 +57,7 @@ def cells(pilot: Pilot[None], where: str) -> list[list[str]]:
 def test_a_finished_run_is_on_one_screen(finished: Path) -> None:
     _, state = state_at(finished)
 
-    async def look(pilot: Pilot[None]) -> None:
+    async def look(pilot: Pilot[ForagerError]) -> None:
         assert "finished" in said(pilot, "#heading")
         assert f"{sum(map(len, state.lives.values()))} lives" in said(pilot, "#totals")
         curve = said(pilot, "#generations").splitlines()
@@ -66,7 +73,7 @@ def test_a_finished_run_is_on_one_screen(finished: Path) -> None:
 def test_keys_turn_generations_and_open_a_life(finished: Path) -> None:
     store, state = state_at(finished)
 
-    async def look(pilot: Pilot[None]) -> None:
+    async def look(pilot: Pilot[ForagerError]) -> None:
         await pilot.press("left")
         assert all(row[0].startswith("g001-") for row in cells(pilot, "#people"))
         for _ in range(5):
@@ -117,7 +124,7 @@ def test_it_follows_what_is_committed_meanwhile(tmp_path: Path) -> None:
 def test_a_run_that_cannot_be_read_any_more_says_so_and_stays_on_the_screen(finished: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(finished, tmp_path / "run")
 
-    async def look(pilot: Pilot[None]) -> None:
+    async def look(pilot: Pilot[ForagerError]) -> None:
         (copy / key_of(10**6)).write_bytes(b"{}")
         # The first of them may only have waited for a look that began before.
         for _ in range(2):
@@ -130,9 +137,23 @@ def test_a_run_that_cannot_be_read_any_more_says_so_and_stays_on_the_screen(fini
     watched(copy, look)
 
 
+def test_a_journal_that_cannot_be_read_ends_it_with_the_error(finished: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished, tmp_path / "run")
+    (copy / key_of(1)).unlink()
+
+    async def open_it() -> ForagerError | None:
+        app = Watch(open_store(copy))
+        async with app.run_test() as pilot:
+            await settled(pilot)
+        return app.return_value
+
+    assert "missing" in str(asyncio.run(open_it()))
+
+
 def test_a_first_picture_loads_no_numerics() -> None:
     heavy = ("numpy", "pandas", "pyarrow", "deltalake", "obstore", "prometheus_client", "ray", "torch")
-    program = f"import orchestrator.watch, sys; print(*sorted(set({heavy!r}) & set(sys.modules)))"
+    first = "import orchestrator.watch, orchestrator.watch_population, sys"
+    program = f"{first}; print(*sorted(set({heavy!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

@@ -21,6 +21,7 @@ from orchestrator.report import kaplan_meier, report
 from orchestrator.watch import Watch
 from telemetry.catalogue import RUN
 from telemetry.exporter import serve
+from telemetry.failures import ForagerError
 from telemetry.metrics import Metrics
 from telemetry.numerals import interval, number
 from telemetry.report.page import render
@@ -28,6 +29,7 @@ from telemetry.store import open_store
 from tests.forager import IN_PROCESS, SMOKE
 from tests.inprocess import output
 from tests.orchestrator.small_run import Levers, small_run
+from tests.orchestrator.test_watch import settled
 from tests.system.expected import Samples, expected_metrics, expected_summary
 from tests.system.truth import Truth
 from tests.telemetry.test_metrics import HOST, fetch
@@ -203,15 +205,13 @@ def test_report(truth: Truth) -> None:
 def test_watch(truth: Truth) -> None:
     async def use() -> None:
         async with Watch(open_store(truth.place)).run_test(size=(180, 50)) as pilot:
-            await pilot.pause()
-            await pilot.app.workers.wait_for_complete()
-            await pilot.pause()
+            await settled(pilot)
             await compare(pilot, truth)
 
     asyncio.run(use())
 
 
-async def compare(pilot: Pilot[None], truth: Truth) -> None:
+async def compare(pilot: Pilot[ForagerError], truth: Truth) -> None:
     """The screen, turned back generation by generation."""
 
     def said(where: str) -> str:
