@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator import cli_experiments, cli_views, cli_worlds
+from orchestrator import cli_experiments, cli_plan, cli_views, cli_worlds
 from orchestrator.places import branch_of, open_existing, open_new, open_run
 from telemetry import __version__
 from telemetry.failures import ForagerError, StateError, UsageError
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(cli_plan.app)
 app.add_typer(cli_views.app)
 app.add_typer(cli_worlds.app)
 app.add_typer(cli_experiments.app)
@@ -48,15 +49,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@app.command(epilog="Example: `forager plan deploy/runs/demo.yaml`")
-def plan(file: RunFile, overrides: Overrides = None, json: Json = False) -> None:
-    """Validate a run file and show what it will take, without starting anything."""
-    from orchestrator.plan import estimate
-    from orchestrator.runfile import load
-
-    _print(estimate(load(file, overrides or ())), json)
 
 
 @app.command(epilog="Example: `forager run deploy/runs/smoke.yaml --set seed=7`")

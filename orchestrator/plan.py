@@ -1,5 +1,6 @@
 """What a run will take, from its run file alone: upper bounds, no heavy library loaded."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,45 @@ from workers.registry import make
 BYTES_PER_PARAMETER = {"auto": 4, "bfloat16": 2, "float16": 2, "float32": 4}
 TOKENS_PER_CHARACTER = 0.3
 """Rule of thumb for English chat prompts; the ledger records the exact numbers."""
+FRAME = 60
+"""Characters of a prompt that are neither the agent's instructions nor what it sees."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What an agent in the run's world is shown, in tokens, and for how long."""
+
+    world: str
+    shared: bool
+    """All individuals live in one instance."""
+    horizon: int
+    told: float
+    """Rules and strategy: the same at every step."""
+    seen: float
+    """What the prompt adds at a step."""
+    said: int
+    """Decoded for a decision, at most: 0 for a choice, which ends with its prompt."""
+
+    @property
+    def prompt(self) -> float:
+        return self.told + self.seen
+
+
+def look(config: RunConfig) -> Sight:
+    """The world as it shows itself. Raises UsageError when it cannot be made, EnvironmentFailure when it is broken."""
+    made = make(config.environment.name, config.environment.settings)
+    world = SharedGuard(made) if is_shared(made) else Guard(made)
+    shared = isinstance(world, SharedGuard)
+    first = world.reset(0, config.population.size)[0] if isinstance(world, SharedGuard) else world.reset(0)
+    shown = len(world.rules) + max(len(founder.strategy) for founder in config.population.founders)
+    return Sight(
+        world=world.name,
+        shared=shared,
+        horizon=world.horizon,
+        told=shown * TOKENS_PER_CHARACTER,
+        seen=(len(first.text) + FRAME) * TOKENS_PER_CHARACTER,
+        said=0 if first.legal else first.max_tokens,
+    )
 
 
 def estimate(config: RunConfig) -> dict[str, Any]:
@@ -22,28 +62,20 @@ def estimate(config: RunConfig) -> dict[str, Any]:
     model_gib (null when the model is not on this machine yet), memory_gib_at_least.
     Raises UsageError when the world cannot be made, EnvironmentFailure when it is broken.
     """
-    made = make(config.environment.name, config.environment.settings)
-    world = SharedGuard(made) if is_shared(made) else Guard(made)
-    population = config.population
+    sight, population = look(config), config.population
     lives = population.size * population.lives
-    decisions = lives * world.horizon * config.generations
-    shown = len(world.rules) + max(len(founder.strategy) for founder in population.founders)
-    first = world.reset(0, config.population.size)[0] if isinstance(world, SharedGuard) else world.reset(0)
-    sample = len(first.text)
-    births = population.size - min(config.selection.elites, population.size)
-    model_bytes: int | None = 0
-    if config.engine.kind == "vllm":
-        model_bytes = _model_bytes(on_disk(config.model))
+    decisions = lives * sight.horizon * config.generations
+    model_bytes = weights(config)
     return {
         "run": config.name,
-        "environment": world.name,
-        "horizon_steps": world.horizon,
+        "environment": sight.world,
+        "horizon_steps": sight.horizon,
         "generations": config.generations,
         "individuals": population.size,
         "lives_per_generation": lives,
         "decisions_at_most": decisions,
-        "prompt_tokens_at_most": int(decisions * (shown + sample + 60) * TOKENS_PER_CHARACTER),
-        "training_jobs_per_generation": births if config.trainer.enabled else 0,
+        "prompt_tokens_at_most": int(decisions * sight.prompt),
+        "training_jobs_per_generation": births(config) if config.trainer.enabled else 0,
         "engine": config.engine.kind,
         "engines": config.engine.count,
         "agents": config.workers.agents,
@@ -54,18 +86,41 @@ def estimate(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _model_bytes(directory: Path | None) -> int | None:
-    return sum(file.stat().st_size for file in directory.glob("*.safetensors")) if directory else None
+def births(config: RunConfig) -> int:
+    """Of a generation that is followed by another."""
+    return config.population.size - min(config.selection.elites, config.population.size)
 
 
-def _memory(config: RunConfig, model_bytes: int) -> float:
-    """Weights and KV cache of every engine, fp32 weights of every trainer, and the processes themselves."""
-    processes = 0.4 * 2**30 * (2 + config.workers.agents)
+def weights(config: RunConfig) -> int | None:
+    """Bytes of the model's files; None when they are not on this machine yet, 0 for an engine without a model."""
     if config.engine.kind != "vllm":
-        return processes
+        return 0
+    directory = on_disk(config.model)
+    return model_files(directory) if directory else None
+
+
+def model_files(directory: Path) -> int:
+    """Bytes of the weights in a directory."""
+    return sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+
+
+def engine_bytes(config: RunConfig, model_bytes: int) -> float:
+    """Weights and KV cache of one engine, and its own libraries."""
+    if config.engine.kind != "vllm":
+        return 0.0
     scale = BYTES_PER_PARAMETER[config.engine.dtype] / 2
     # In merged serving the pristine weights stay beside those in use.
     copies = 2 if config.engine.serving == "merged" else 1
-    engine = model_bytes * scale * copies + config.engine.kv_cache_gib * 2**30 + 1.5 * 2**30
-    trainer = (model_bytes * 2 + 2 * 2**30) if config.trainer.enabled else 0.0
-    return processes + config.engine.count * engine + config.trainer.jobs * trainer
+    return model_bytes * scale * copies + config.engine.kv_cache_gib * 2**30 + 1.5 * 2**30
+
+
+def trainer_bytes(config: RunConfig, model_bytes: int) -> float:
+    """fp32 weights of one trainer, and what it computes with."""
+    return model_bytes * 2 + 2 * 2**30 if config.trainer.enabled and config.engine.kind == "vllm" else 0.0
+
+
+def _memory(config: RunConfig, model_bytes: int) -> float:
+    """Of every engine and every trainer, and of the processes themselves."""
+    processes = 0.4 * 2**30 * (2 + config.workers.agents)
+    engines = config.engine.count * engine_bytes(config, model_bytes)
+    return processes + engines + config.trainer.jobs * trainer_bytes(config, model_bytes)
