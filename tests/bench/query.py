@@ -47,7 +47,7 @@ def main() -> None:
             opened = time.perf_counter() - began
             ours = median(seconds(lambda: tables.query(SQL.format("steps"))) for _ in range(ROUNDS))
             answer = tables.query(SQL.format("steps"))
-        files = f"read_parquet('{place}/ledger/steps/*/*.parquet', hive_partitioning = true)"
+        files = f"read_parquet('{place}/ledger/steps/generation=*/*.parquet', hive_partitioning = true)"
         bare = median(seconds(lambda: duckdb.sql(SQL.format(files)).to_arrow_table()) for _ in range(ROUNDS))
         assert answer.equals(duckdb.sql(SQL.format(files)).to_arrow_table())
     found = {"open_seconds": opened, "query_seconds": ours, "bare_seconds": bare, "ratio": ours / bare}
