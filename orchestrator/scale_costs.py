@@ -76,6 +76,8 @@ class DriverCosts(Config):
 
     part_seconds: Unknown
     """Lives handed to an agent in one call, and its report taken."""
+    wake_seconds: Cost
+    """Per engine that is woken, whatever it then does."""
     wake_agent_seconds: Cost
     """Per engine at work that is woken to look for lives, and agent."""
     wake_engine_seconds: Cost

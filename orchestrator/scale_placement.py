@@ -71,7 +71,10 @@ class Placement:
 
     @property
     def searching(self) -> int:
-        """Engines that may begin lives and would try every agent in vain where there is no room."""
+        """Engines below their part of the room that each try every agent in vain, because none has room."""
+        taken, _ = self._emptiest()
+        if self._room - taken >= min(self._size, self._room):
+            return 0
         return min(self.hungry, self._most() * self.hungry - self._fed)
 
     def employ(self, number: int) -> Batch | None:

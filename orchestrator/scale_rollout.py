@@ -87,7 +87,7 @@ class Rollout:
         for job, about, _rings in inbox:
             at += job(about, at)
         if any(rings for _, _, rings in inbox):
-            at = self._begin(at + self._wake())
+            at = self._begin(at) + self._wake()
         self._found.turns += 1
         self._found.driver_seconds += at - self._now
         self._at(at, self._turned, None)
@@ -97,19 +97,25 @@ class Rollout:
         if self._turning:
             self._turn(None)
 
+    def _look(self, searching: int) -> float:
+        """Seconds in which one engine looks at all engines and agents, and searches the agents for so many of them."""
+        costs, agents = self._plant.costs.driver, self._plant.agents
+        looked = costs.wake_agent_seconds.value * agents + costs.wake_engine_seconds.value * self._placement.at_work
+        return looked + costs.wake_hungry_seconds.value * searching * agents
+
     def _wake(self) -> float:
-        """Seconds in which engines at work look for lives to begin, and idle ones for a batch: each searches all."""
-        costs, placement, agents = self._plant.costs.driver, self._placement, self._plant.agents
-        searched = costs.wake_agent_seconds.value * agents + costs.wake_engine_seconds.value * placement.at_work
-        searched += costs.wake_hungry_seconds.value * placement.searching * agents
+        """Seconds in which engines at work look in vain for lives to begin, and idle ones for a batch."""
+        placement, costs = self._placement, self._plant.costs.driver
         idle = len(self._engines) - placement.at_work
-        return placement.at_work * searched + idle * len(placement.batches) * costs.wake_batch_seconds.value
+        looked = placement.at_work * self._look(placement.searching) if placement.at_work else 0.0
+        looked += idle * len(placement.batches) * costs.wake_batch_seconds.value
+        return looked + len(self._engines) * costs.wake_seconds.value
 
     def _begin(self, at: float) -> float:
-        """Returns when the last part began."""
-        seconds = value(self._plant.costs.driver.part_seconds)
+        """Returns when the last part began. Each is looked for."""
+        seconds, looked = value(self._plant.costs.driver.part_seconds), self._look(1)
         for part, lengths, idle in self._placement.begin():
-            at += seconds
+            at += seconds + looked
             self._at(at, self._join, (part, lengths))
             self._alive += len(lengths) * self._plant.size
             self._dismiss(idle)

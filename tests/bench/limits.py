@@ -3,6 +3,8 @@
     python -m tests.bench.limits              # from one node to a thousand: what saturates, and when
     python -m tests.bench.limits --validate   # predicted against measured: two scripted runs on Ray, two minutes
 
+    python -m tests.bench.limits --driver     # the driver's own time, predicted against a real pool on a virtual clock
+
 The table is the model's: nothing in it was run on a cluster. Its engines are scripted ones that take as long for a
 decision as the run says; its other figures are those of `orchestrator/unit_costs.yaml`.
 """
@@ -20,12 +22,14 @@ from orchestrator.places import open_run
 from orchestrator.plan import look
 from orchestrator.runfile import load
 from orchestrator.scale import Site, decision_seconds, plant_of, predict
-from orchestrator.scale_costs import shipped
+from orchestrator.scale_costs import UnitCosts, shipped
+from orchestrator.scale_plant import Plant
 from orchestrator.scale_rollout import roll_out
 from orchestrator.state import RunState
 from telemetry.ledger import Ledger
 from telemetry.store import Store
 from tests.bench.__main__ import machine
+from tests.bench.units_shared import hand_out, handed_out, idle
 from tests.forager import SMOKE, ok
 
 ENGINES = 10
@@ -134,6 +138,44 @@ def compared(settings: Sequence[str]) -> tuple[float, float, Any]:
     return measured, roll_out(plant).seconds, lived
 
 
+DRIVERS = ((4, 256, 64), (16, 256, 64), (24, 192, 64), (16, 64, 256), (48, 64, 256))
+"""Engines, and as many agents; lives for each engine; room on each agent: scarce, then ample."""
+
+
+def drivers() -> None:
+    """Processor seconds of a real pool without Ray, and the model's with what a call takes without Ray."""
+    print("| engines and agents | lives on an engine | room | calls | predicted | seconds | predicted | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    document = shipped().model_dump()
+    document["driver"]["part_seconds"] = {"value": handed_out()["driver"]["part_seconds"], "by": "here"}
+    costs = UnitCosts.model_validate(document)
+    for engines, lives, room in DRIVERS:
+        measured, calls = hand_out(engines, lives, room)
+        plant = Plant(
+            # Every millisecond a decision; nothing else takes time.
+            lengths=np.array(
+                [[idle(f"{number}/{life}") for life in range(lives)] for number in range(engines)], dtype=np.int32
+            ),
+            speeds=np.ones(engines),
+            decision_seconds=1e-12,
+            answer_seconds=0.001,
+            request_batch=16,
+            capacity=1,
+            load_seconds=0.01,
+            adapter_bytes=0.0,
+            agents=engines,
+            room=room,
+            agent_decisions_per_second=1e12,
+            commit_seconds=1e6,
+            store_seconds=0.0,
+            costs=costs,
+            asked=False,
+        )
+        found = roll_out(plant)
+        seconds = f"{measured:.2f} | {found.driver_seconds:.2f} | {found.driver_seconds / measured:.2f}"
+        print(f"| {engines} | {lives} | {room} | {calls} | {found.parts} | {seconds} |", flush=True)
+
+
 def lengths_of(store: Store, state: RunState, generation: int) -> Any:
     """[individuals, lives]: steps of each life."""
     rows = Ledger(store).recall("lives", generation, state.vouched(generation), state.attempts(generation))
@@ -144,9 +186,15 @@ def lengths_of(store: Store, state: RunState, generation: int) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.limits", description=__doc__.splitlines()[0])
     parser.add_argument("--validate", action="store_true", help="compare with real runs")
+    parser.add_argument("--driver", action="store_true", help="compare with a real pool's driver")
     parser.add_argument("--nodes", type=int, nargs="*", default=NODES)
     arguments = parser.parse_args()
-    validate() if arguments.validate else table(arguments.nodes)
+    if arguments.validate:
+        validate()
+    elif arguments.driver:
+        drivers()
+    else:
+        table(arguments.nodes)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from tests.bench.units_shared import (
     Tables,
     cpu,
     durable,
-    hand_out,
+    handed_out,
     in_bucket,
     on_ray,
     people,
@@ -226,7 +226,7 @@ def main() -> None:
             lambda: close(tables, one, place / "rows"),
             lambda: acknowledge(place / "run", lived),
             wake,
-            hand_out,
+            handed_out,
             lambda: {"store": {"local_seconds": durable(open_store(place / "disk"))}},
         ):
             merged(found, work(), by)

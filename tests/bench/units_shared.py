@@ -21,7 +21,7 @@ from orchestrator.runfile import load
 from telemetry.ledger import Ledger
 from telemetry.member import Member
 from telemetry.records import EndReason, Individual, LifeSummary
-from telemetry.seeds import rng, world_seed
+from telemetry.seeds import rng, uniform, world_seed
 from telemetry.store import Store, open_store
 from tests.faults.s3_proxy import running
 from tests.faults.virtual_time import VirtualLoop
@@ -84,12 +84,34 @@ def wake() -> Figures:
         batch.waiting.clear()
     return {
         "driver": {
+            "wake_seconds": min(asyncio.run(rung(AGENTS)) for _ in range(10)),
             "wake_agent_seconds": max(0.0, agent),
             "wake_engine_seconds": max(0.0, engine),
             "wake_hungry_seconds": max(0.0, starved - square) / (AGENTS // 2 * AGENTS),
             "wake_batch_seconds": min(cpu(work.choose, 20) for _ in range(10)) / AGENTS,
         }
     }
+
+
+async def rung(waiting: int) -> float:
+    """Seconds in which one of many that wait for a bell is woken by it."""
+    bell = Bell()
+
+    async def wait() -> None:
+        while True:
+            await bell.wait()
+
+    tasks = [asyncio.create_task(wait()) for _ in range(waiting)]
+    await asyncio.sleep(0)
+    begin = time.process_time()
+    for _ in range(20):
+        bell.ring()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    seconds = time.process_time() - begin
+    for task in tasks:
+        task.cancel()
+    return seconds / 20 / waiting
 
 
 def placed(engines: int, agents: int) -> tuple[Placement, Work]:
@@ -109,34 +131,49 @@ def placed(engines: int, agents: int) -> tuple[Placement, Work]:
     return placement, work
 
 
-class _Prompt:
-    """An agent whose lives take a while and no work."""
+def idle(attempt: str) -> int:
+    """Milliseconds that a life takes."""
+    return int(5000 + 10_000 * uniform("idle", attempt))
+
+
+class _Idler:
+    """An agent whose lives take 5 to 15 s and no work, and an engine that takes a moment to load."""
 
     async def live(self, given: Sequence[LifeTask], *_: Any) -> Report:
-        await asyncio.sleep(1.0 + int(given[0].attempt) / 1e6)
+        await asyncio.sleep(max(idle(one.attempt) for one in given) / 1000)
         return Report(tuple(_ended(one) for one in given), ())
 
     async def load(self, _: Any) -> None:
-        """As an engine."""
+        await asyncio.sleep(0.01)
 
 
 def _ended(task: LifeTask) -> LifeSummary:
     return LifeSummary(task.key, task.attempt, 10, EndReason.DIED, "starved", 0.0, 10, 10)
 
 
-def hand_out() -> Figures:
-    """The real pool on a virtual clock: a driver's own time for a call to an agent, without Ray's."""
-    one, peer = people(settings())[0], _Prompt()
-    members = [Member(role, 0, _never, peer) for role in ("engine", "agent")]
-    config = WorkersConfig(lives_per_agent=64)
+def hand_out(engines: int, lives: int, room: int) -> tuple[float, int]:
+    """The real pool on a virtual clock with as many agents: its processor seconds, Ray's not in them, and its calls."""
+    one, peer = people(settings())[0], _Idler()
+    config = WorkersConfig(agents=engines, lives_per_agent=room)
     pool = WorkerPool(
-        engines=members[:1], agents=members[1:], sink=peer, capacity=1, config=config, commit_seconds=10.0
+        engines=[Member("engine", number, _never, peer) for number in range(engines)],
+        agents=[Member("agent", number, _never, peer) for number in range(engines)],
+        sink=peer,
+        capacity=1,
+        config=config,
+        commit_seconds=10.0,
     )
-    group = [LifeTask(one, life, life, f"{life}") for life in range(8 * LIVES)]
+    groups = [[LifeTask(one, life, life, f"{number}/{life}") for life in range(lives)] for number in range(engines)]
     loop = VirtualLoop(lambda: 0.0, lambda: None)
-    seconds = cpu(lambda: loop.run_until_complete(pool.try_out([group])))
+    seconds = cpu(lambda: loop.run_until_complete(pool.try_out(groups)))
     loop.abandon()
-    return {"driver": {"part_seconds": seconds / pool._placement._begun}}
+    return seconds, pool._placement._begun
+
+
+def handed_out() -> Figures:
+    """What a call to an agent takes of a driver without Ray, of one engine and one agent."""
+    seconds, calls = min(hand_out(1, 8 * LIVES, 64) for _ in range(3))
+    return {"driver": {"part_seconds": seconds / calls}}
 
 
 async def _never() -> Any:
