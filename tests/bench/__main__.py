@@ -77,6 +77,20 @@ def main() -> None:
         for name, shape in measure("tests.bench.commits").items():
             label = f"commit of {shape['lives_per_commit']} lives ({name}), ms, share of wall time"
             table.add_row(label, f"{shape['median_seconds'] * 1000:.0f}", "", f"{shape['wall_share']:.4f}")
+        rows = measure("tests.bench.rows")
+        ours, raw = (f"{rows[name]:,.0f}" for name in ("rows_per_second", "bare_rows_per_second"))
+        table.add_row("telemetry, rows/s to the ledger, bare pyarrow writer", ours, raw, f"{rows['ratio']:.2f}")
+        tune = measure("tests.bench.tune")
+        ours, raw = (f"{tune['overhead'][name]:.2f}" for name in ("ours", "tune"))
+        label = "a generation beyond its lives, s, Ray Tune's population-based training"
+        table.add_row(label, ours, raw, f"{tune['ratio']:.2f}")
+        query = measure("tests.bench.query")
+        ours, raw = (f"{query[name]:.2f}" for name in ("query_seconds", "bare_seconds"))
+        table.add_row(f"group-by over {query['steps']:,} steps, s, bare DuckDB", ours, raw, f"{query['ratio']:.2f}")
+        watch = measure("tests.bench.watch")
+        for name, what in (("first_paint", "first paint"), ("whole_picture", "whole picture")):
+            label = f"watch, {watch['steps']:,} steps, s to the {what}"
+            table.add_row(label, f"{watch[f'{name}_seconds']:.2f}", "", "")
         for name, rate in measure("tests.bench.worlds").items():
             table.add_row(f"steps/s in {name}", "its data is not installed" if rate is None else f"{rate:,.0f}", "", "")
     Console(width=110).print(table)
