@@ -13,7 +13,7 @@ class Server:
         self.busy = 0.0
         """Seconds it has worked."""
 
-    def serve(self, arrival: float, seconds: float) -> float:
+    def attend(self, arrival: float, seconds: float) -> float:
         """When somebody who arrives now, later than all before, is done."""
         self.free = max(self.free, arrival) + seconds
         self.busy += seconds

@@ -241,5 +241,5 @@ class Rollout:
         taken = (requests / rate.value if rate else 0.0) + (size / flow.value if flow else 0.0)
         self._found.requests += requests
         self._found.bytes += size
-        served = self._store.serve(at, taken) if taken else at
+        served = self._store.attend(at, taken) if taken else at
         return served + self._plant.store_seconds * in_turn

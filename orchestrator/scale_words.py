@@ -89,7 +89,7 @@ def tell(
             "calls_to_agents": rolled.parts,
             "dollars": None if dollars is None else round(dollars, 2),
         },
-        "busy": {name: round(share, 3) for name, share in busy.items()},
+        "busy": {name: min(1.0, round(share, 3)) for name, share in busy.items()},
         "store": {
             "requests": round(requests),
             "requests_per_second": round(requests / total, 2),

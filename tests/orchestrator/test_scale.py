@@ -67,7 +67,7 @@ def test_the_wait_for_one_server_is_that_of_an_m_d_1_queue(load: float, seed: in
     # Pollaczek-Khinchine with constant service: half of what exponential service would make of it.
     server, seconds = Server(), 0.01
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(seconds / load, 100_000))
-    waits = [server.serve(arrival, seconds) - seconds - arrival for arrival in arrivals.tolist()]
+    waits = [server.attend(arrival, seconds) - seconds - arrival for arrival in arrivals.tolist()]
     assert np.mean(waits) == pytest.approx(seconds * load / (2 * (1 - load)), rel=0.1)
     assert server.busy == pytest.approx(seconds * len(waits))
 
