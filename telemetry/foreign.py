@@ -49,13 +49,16 @@ class Teller:
 
     def __init__(self, registry: CollectorRegistry, prefix: str, clock: Callable[[], float] = monotonic) -> None:
         self._registry, self._prefix, self._clock = registry, prefix, clock
-        self._told = float("-inf")
+        self._told, self._pause = float("-inf"), 0.0
 
     def __call__(self) -> tuple[Family, ...]:
-        """What the library says; nothing if that was told within the last EVERY seconds."""
-        if self._clock() - self._told < EVERY:
+        """What the library says; nothing if that was told lately: within a second at first, within EVERY later on.
+
+        An answer may be lost on its way, and a short run should not wait for the next.
+        """
+        if self._clock() - self._told < self._pause:
             return ()
-        self._told = self._clock()
+        self._told, self._pause = self._clock(), min(EVERY, max(1.0, 2 * self._pause))
         return read(self._registry, self._prefix)
 
 
