@@ -26,6 +26,12 @@ class Measured(Config):
     """Command that measured it, or the page that says so."""
 
 
+class Rate(Measured):
+    """One that others are divided by."""
+
+    value: float = Field(gt=0)
+
+
 def _with_source(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return {"value": value, "by": GIVEN} if number else value
@@ -34,6 +40,8 @@ def _with_source(value: Any) -> Any:
 Cost = Annotated[Measured, BeforeValidator(_with_source)]
 Unknown = Annotated[Measured | None, BeforeValidator(_with_source)]
 """Null until somebody has measured it."""
+Speed = Annotated[Rate | None, BeforeValidator(_with_source)]
+"""The same, of so much a second."""
 
 
 def value(cost: Measured | None) -> float:
@@ -46,9 +54,9 @@ class EngineCosts(Config):
 
     scripted_seconds: Cost
     """Per decision of the scripted engine, beside `engine.seconds`."""
-    prefill_tokens_per_second: Unknown
+    prefill_tokens_per_second: Speed
     """Of one model engine: prompt tokens that no cache holds."""
-    decode_tokens_per_second: Unknown
+    decode_tokens_per_second: Speed
     """Of one model engine with a full batch; only free text needs it, a choice ends with its prompt."""
     pass_seconds: Unknown
     """What one answer takes beyond its share of a full batch: a forward pass with next to nothing in it; null is 0."""
@@ -136,9 +144,9 @@ class StoreCosts(Config):
     """Requests of one journal entry."""
     adapter_requests: Cost
     """Requests to read or to publish one adapter."""
-    requests_per_second: Unknown
+    requests_per_second: Speed
     """What the store answers at most; null sets no limit."""
-    bytes_per_second: Unknown
+    bytes_per_second: Speed
     """What it moves at most, in both directions; null sets no limit."""
 
 

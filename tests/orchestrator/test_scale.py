@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.runfile import load
 from orchestrator.scale import Site, lengths, predict
-from orchestrator.scale_costs import GIVEN, Measured, UnitCosts, left_out, shipped
+from orchestrator.scale_costs import GIVEN, Measured, Rate, UnitCosts, left_out, shipped
 from orchestrator.scale_costs import load as load_costs
 from orchestrator.scale_placement import Placement
 from orchestrator.scale_plant import Plant
@@ -25,15 +25,13 @@ from tests.forager import ROOT, SMOKE
 from tests.inprocess import forager_here, output, refused
 from tests.orchestrator.real_pool import Shape, really_live
 
-LIMITS = {"requests_per_second", "bytes_per_second"}
-
 
 def costs(**changes: float) -> UnitCosts:
     """Everything costs nothing, but for `section__figure`."""
     document = shipped().model_dump(mode="json")
     for section, figures in document.items():
         for name in figures if isinstance(figures, dict) else ():
-            figures[name] = None if name in LIMITS else 0.0
+            figures[name] = None if name.endswith("_per_second") else 0.0
             if f"{section}__{name}" in changes:
                 figures[name] = changes[f"{section}__{name}"]
     return UnitCosts.model_validate(document)
@@ -197,10 +195,14 @@ def test_a_file_of_ones_own_replaces_single_figures(tmp_path: Path) -> None:
     place = tmp_path / "costs.yaml"
     place.write_text("gpu: true\nengine: {prefill_tokens_per_second: 50000, pass_seconds: {value: 0.02, by: vendor}}\n")
     found = load_costs(place)
-    assert found.engine.prefill_tokens_per_second == Measured(value=50000, by=GIVEN)
+    assert found.engine.prefill_tokens_per_second == Rate(value=50000, by=GIVEN)
     assert found.engine.pass_seconds.by == "vendor"
     assert found.driver == shipped().driver
-    for text, words in (("engine: {speed: 1}", "engine.speed: unknown key"), ("gpu: maybe", "gpu: got 'maybe'")):
+    for text, words in (
+        ("engine: {speed: 1}", "engine.speed: unknown key"),
+        ("gpu: maybe", "gpu: got 'maybe'"),
+        ("store: {requests_per_second: 0}", "greater than 0"),
+    ):
         place.write_text(text)
         with pytest.raises(UsageError, match=words):
             load_costs(place)
