@@ -97,6 +97,9 @@ def _application(metrics: Metrics) -> Callable[[dict[str, Any], Reply], Iterable
         if path == "/health":
             return _answer(reply, "200 OK", json.dumps(metrics.health()) + "\n", "application/json")
         if path in expositions and metrics.ready:
+            if path == "/metrics/engines":
+                # Asked for OpenMetrics, Prometheus's client writes underscores for the colons in vLLM's names.
+                environ = {name: value for name, value in environ.items() if name != "HTTP_ACCEPT"}
             body: Iterable[bytes] = expositions[path](environ, reply)
             return body
         if path in expositions:

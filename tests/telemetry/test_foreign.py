@@ -69,6 +69,16 @@ def test_a_registry_is_read_often_at_first_and_every_ten_seconds_later_on() -> N
         assert teller()
 
 
+@pytest.mark.parametrize("accept", ["*/*", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"])
+def test_names_are_those_of_the_library_whatever_the_scraper_prefers(accept: str) -> None:
+    metrics = opened()
+    metrics.foreign.heard({"engine-0.0": read(library(), "lib:")})
+    with serve(metrics, HOST, 0) as port:
+        _, text = fetch(port, "/metrics/engines", Accept=accept)
+    assert 'lib:cache_usage{engine="engine-0"' in text
+    assert "lib_" not in text
+
+
 @pytest.mark.parametrize("engines", [1, 3])
 def test_a_library_that_never_ends_is_cut_off(engines: int) -> None:
     registry = library()
