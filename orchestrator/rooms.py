@@ -95,15 +95,21 @@ class WorkersRoom:
     async def _ticking(self, work: Any) -> Any:
         ticker = asyncio.create_task(self._tick_steadily())
         try:
-            return await work
+            done = await work
         finally:
             ticker.cancel()
             with suppress(asyncio.CancelledError):
                 await ticker
+        await self._tick()
+        return done
 
     async def _tick_steadily(self) -> None:
-        while self.tick is not None:
+        while True:
             await asyncio.sleep(1.0)
+            await self._tick()
+
+    async def _tick(self) -> None:
+        if self.tick is not None:
             self.tick(await self.pool.pulse())
 
 
