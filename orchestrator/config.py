@@ -158,6 +158,8 @@ class EvaluationConfig(Config):
     """Held-out lives of the champion, of the untouched model, of random and of heuristic play."""
     manners: int = Field(default=16, ge=0, le=100_000)
     """Of these lives, how many the champion also lives by its likeliest actions only, and exploring as in the run."""
+    kept: int = Field(default=2, ge=0, le=1000)
+    """Of the lives of founder and champion, how many are kept step by step, to be seen beside each other."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the world that differ from the run's, on top of those that the world itself changes."""
 

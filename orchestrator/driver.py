@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from orchestrator.address import driven_at
 from orchestrator.cluster import cluster
 from orchestrator.config import RunConfig, engine_gpus, gpus_needed
 from orchestrator.credentials import prepare
@@ -40,19 +41,24 @@ GRACE = 30.0
 """Seconds after SIGTERM or SIGHUP until the driver exits, whatever it still waits for."""
 
 
-def start(store: Store, config: RunConfig) -> RunState:
-    """Runs a new evolution to its end. Raises UsageError, leaving nothing behind, when it cannot start."""
+def start(store: Store, written: RunConfig, address: str | None = None) -> RunState:
+    """Runs a new evolution to its end, on the cluster at `address` if it is not to be the run file's.
+
+    Raises UsageError, leaving nothing behind, when it cannot start.
+    """
+    config = driven_at(written, address)
     prepare(config.ray)
     _check_plugins(config)
     model = find_model(config)
     store.probe()
     _check_space(store, config)
     with ExitStack() as stack:
-        metrics, address = _serve_metrics(stack, config)
+        metrics, served = _serve_metrics(stack, config)
         stack.enter_context(exclusive(store))
-        run = create(store, config, model.card)
+        run = create(store, written, model.card)
+        run.config = config
         stack.enter_context(beating(store, run.epoch))
-        return _drive(run, model, metrics, address)
+        return _drive(run, model, metrics, served)
 
 
 def resume(
@@ -136,7 +142,7 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
 def _evaluate(run: Run, workers: WorkersRoom) -> list[EvaluationRow]:
     worlds, best = HeldOut(run.config, run.config.evaluation.lives), champion(run.state)
     players = [Player("founder", founder_of(run.state, best)), Player("champion", best)]
-    rows = reference_rows(worlds) + model_rows(workers, players, worlds)
+    rows = reference_rows(worlds) + model_rows(workers, players, worlds, run.keep)
     few = min(run.config.evaluation.manners, worlds.lives)
     if few == 0:
         return rows

@@ -6,7 +6,7 @@ lives of one instance are not independent, so the instance is the unit of its st
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -45,6 +45,8 @@ class Player(NamedTuple):
     manner: Manner = "drawn"
 
 
+Keep = Callable[[pa.Table, pa.Table], None]
+"""Takes (steps, lives) of held-out lives, under the players' own ids."""
 COLUMNS = ("steps", "end", "cause", "energy", "result")
 
 
@@ -83,21 +85,34 @@ def reference_rows(worlds: HeldOut) -> list[EvaluationRow]:
     return [reference_row(who, worlds) for who in references(worlds.world())]
 
 
-def model_rows(room: WorkersRoom, players: Sequence[Player], worlds: HeldOut) -> list[EvaluationRow]:
-    """How models fare, playing by their own genome."""
+def model_rows(
+    room: WorkersRoom, players: Sequence[Player], worlds: HeldOut, keep: Keep | None = None
+) -> list[EvaluationRow]:
+    """How models fare, playing by their own genome. `keep` gets the lives of each that are to be kept, in one call."""
     seats = worlds.seats
     tables = [[_seated(one, seat) for seat in range(seats)] for one in players]
     # Whoever is tried out together in a shared world would meet there.
     calls = tables if seats > 1 else [[one for table in tables for one in table]]
-    summaries = [one for together in calls for one in room.try_out(together, worlds.seeds)]
+    kept = worlds.config.evaluation.kept if keep is not None else 0
+    answers = [room.try_out(together, worlds.seeds, {table[0].id: kept for table in tables}) for together in calls]
+    summaries = [one for lives, _ in answers for one in lives]
+    told = [one for _, rows in answers for one in rows]
+    if keep is not None and told:
+        names = {table[0].id: player.individual.id for player, table in zip(players, tables, strict=True)}
+        keep(*(_renamed(pa.concat_tables(parts), names) for parts in zip(*told, strict=True)))
     rows = []
     for player, seated in zip(players, tables, strict=True):
-        names = {one.id: seat for seat, one in enumerate(seated)}
-        own = [one for one in summaries if one.key.individual in names and one.founder]
-        own.sort(key=lambda one: (one.key.life, names[one.key.individual]))
+        seat_of = {one.id: seat for seat, one in enumerate(seated)}
+        own = [one for one in summaries if one.key.individual in seat_of and one.founder]
+        own.sort(key=lambda one: (one.key.life, seat_of[one.key.individual]))
         lives = [{name: getattr(one, name) for name in COLUMNS} for one in own]
         rows.append(row(player.who, lives, worlds, individual=player.individual))
     return rows
+
+
+def _renamed(rows: pa.Table, names: Mapping[str, str]) -> pa.Table:
+    own = pa.array([names[one] for one in rows.column("individual").to_pylist()], pa.string())
+    return rows.set_column(rows.schema.get_field_index("individual"), rows.schema.field("individual"), own)
 
 
 def founder_of(state: RunState, individual: Individual) -> Individual:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from telemetry.failures import StateError
 from telemetry.journal import Entry
+from telemetry.ledger import HELD_OUT
 from telemetry.store import Store
 
 STAGED = re.compile(r"\..+\.[0-9a-f]{16}|.+#\d+")
@@ -36,7 +37,8 @@ def find_garbage(store: Store, entries: Sequence[Entry], grace: float) -> list[G
     entries: the whole journal, read while no driver is alive. Raises StateError when the ledger's log is damaged.
     """
     needed = {ref.key for entry in entries for ref in entry.refs}
-    candidates = [key for key in store.list("adapters") + store.list("probe") if key not in needed]
+    loose = [key for folder in ("adapters", "probe", HELD_OUT) for key in store.list(folder)]
+    candidates = [key for key in loose if key not in needed]
     for table in ("ledger/steps", "ledger/lives"):
         keys = store.list(table)
         named = set(_named(store, table, [key for key in keys if "/_delta_log/" in key and key.endswith(".json")]))

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.run import champion
 from orchestrator.state import RunState, config_of
 from telemetry.failures import UsageError
-from telemetry.ledger import Ledger
-from telemetry.records import EndReason, LifeKey
+from telemetry.ledger import HELD_OUT, Ledger
+from telemetry.records import EndReason, Individual, LifeKey
 from telemetry.store import Store
 from workers.guard import boundary
 from workers.registry import find
@@ -91,7 +92,24 @@ def recall(state: RunState, ledger: Ledger, key: LifeKey) -> Life:
     [rows, steps] = [ledger.recall(name, key.generation, files, attempts).filter(own) for name in ("lives", "steps")]
     if rows.num_rows != 1:
         raise UsageError(f"life: {key.individual}/{key.life} has {rows.num_rows} rows; see `forager verify`")
-    row = rows.to_pylist()[0]
+    return _life(rows.to_pylist()[0], steps)
+
+
+def recall_held_out(state: RunState, store: Store, individual: Individual) -> list[Life]:
+    """Those of its lives in held-out worlds that were kept with all their steps, by world."""
+    ledger = Ledger(store, HELD_OUT)
+    own = (pc.field("individual") == individual.id) & (
+        pc.field("adapter").is_null()
+        if individual.genome.adapter is None
+        else pc.field("adapter") == individual.genome.adapter
+    )
+    [rows, steps] = [ledger.recall(name, individual.generation, state.held_out, None) for name in ("lives", "steps")]
+    # Where the founder is the champion it has lived them twice.
+    lives = {row["life"]: row for row in rows.filter(own).to_pylist()}
+    return [_life(row, steps.filter(pc.field("attempt") == row["attempt"])) for row in lives.values()]
+
+
+def _life(row: dict[str, Any], steps: pa.Table) -> Life:
     fields = ("individual", "lineage", "life", "world", "world_seed", "adapter", "end", "cause", "steps", "energy")
     return Life(**{name: row[name] for name in fields}, frames=tuple(_frame(step) for step in steps.to_pylist()))
 

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from orchestrator.arms import experiment_of
 from orchestrator.behaviour import behaviour
+from orchestrator.evaluation import founder_of
 from orchestrator.lineage import ancestry
-from orchestrator.replay import Draw, Frame, clean, recall
+from orchestrator.replay import Draw, Frame, Life, clean, recall, recall_held_out
+from orchestrator.run import champion
 from orchestrator.state import RunState, config_of
 from orchestrator.summary import summarize
 from orchestrator.verdict import ranked
@@ -37,7 +39,7 @@ def report(store: Store, state: RunState, version: str = "") -> str:
     more = {
         "survival": _survival(state, Ledger(store)),
         "behaviour": behaviour(store, state),
-        "replays": _replays(state, Ledger(store)),
+        "replays": [*_side_by_side(state, store), *_replays(state, Ledger(store))],
         "experiment": experiment_of(store, state),
     }
     return render({**_summary(state), **more}, version)
@@ -93,6 +95,20 @@ def _spread(generations: int) -> list[int]:
     return sorted({ceil(index * (generations - 1) / (CURVES - 1)) for index in range(CURVES)})
 
 
+def _side_by_side(state: RunState, store: Store) -> list[dict[str, Any]]:
+    """Champion and founder in the same held-out worlds, as far as these lives were kept."""
+    if state.evaluation is None:
+        return []
+    best = champion(state)
+    founder, draw = founder_of(state, best), _draw(state)
+    players = [("champion", best), ("founder", founder)] if founder != best else [("champion", best)]
+    return [
+        _replay(f"{role} {one.id}", life, draw, held_out=True)
+        for role, one in players
+        for life in recall_held_out(state, store, one)
+    ]
+
+
 def _replays(state: RunState, ledger: Ledger) -> list[dict[str, Any]]:
     """Lives of the champion, of the least fit in the same worlds, and of the champion's founder."""
     if not state.history:
@@ -102,7 +118,7 @@ def _replays(state: RunState, ledger: Ledger) -> list[dict[str, Any]]:
     roles: dict[str, str] = {}
     for who, role in ((order[0], "champion"), (order[-1], "least fit"), (ancestry(order[0], state)[0], "founder")):
         roles.setdefault(who, role)
-    draw = getattr(find(config_of(state).environment.name), "draw", None)
+    draw = _draw(state)
     return [replay for who, role in roles.items() for replay in _lives_of(who, role, state, ledger, draw)]
 
 
@@ -111,14 +127,23 @@ def _lives_of(who: str, role: str, state: RunState, ledger: Ledger, draw: Draw |
     lived = sorted(state.lives[generation].attempts.get(who, {})) if generation in state.lives else []
     for number in lived[:REPLAYS]:
         life = recall(state, ledger, LifeKey(generation, who, number))
-        yield {
-            "who": f"{role} {who}",
-            "life": number,
-            "seed": str(life.world_seed),
-            "end": clean(life.cause) if life.end == EndReason.DIED else life.end,
-            "steps": life.steps,
-            "frames": [_frame(frame, life.world, draw) for frame in life.frames[:MAX_FRAMES]],
-        }
+        yield _replay(f"{role} {who}", life, draw)
+
+
+def _draw(state: RunState) -> Draw | None:
+    return getattr(find(config_of(state).environment.name), "draw", None)
+
+
+def _replay(who: str, life: Life, draw: Draw | None, *, held_out: bool = False) -> dict[str, Any]:
+    return {
+        "who": who,
+        "held_out": held_out,
+        "life": life.life,
+        "seed": str(life.world_seed),
+        "end": clean(life.cause) if life.end == EndReason.DIED else life.end,
+        "steps": life.steps,
+        "frames": [_frame(frame, life.world, draw) for frame in life.frames[:MAX_FRAMES]],
+    }
 
 
 def _frame(frame: Frame, world: str, draw: Draw | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from workers.environment import is_shared
 from workers.pool import Pulse, WorkerPool
 from workers.recorder import LifeTask
 from workers.registry import find, make
+from workers.work import Told
 
 Tick = Callable[[Pulse], None]
 """Told about once a second how the pool stands."""
@@ -87,10 +88,19 @@ class WorkersRoom:
         with self._watch.phase("rollout"):
             self._runner.run(self._ticking(self.pool.live(groups, acknowledge, begun=bool(skip))))
 
-    def try_out(self, individuals: Sequence[Individual], seeds: Sequence[int]) -> list[LifeSummary]:
-        """One unrecorded life of every individual in every held-out world; in a shared world, all of them together."""
-        groups = [tasks(one, seeds, heldout=True) for one in individuals]
-        return self._runner.run(self._ticking(self.pool.try_out(groups)))
+    def try_out(
+        self, individuals: Sequence[Individual], seeds: Sequence[int], told: Mapping[str, int]
+    ) -> tuple[list[LifeSummary], Told]:
+        """One unrecorded life of every individual in every held-out world; in a shared world, all of them together.
+
+        told: by id, of how many lives every step is wanted as well.
+        """
+        groups = [
+            [replace(task, heldout=True, told=task.life < told.get(one.id, 0)) for task in tasks(one, seeds)]
+            for one in individuals
+        ]
+        tried: tuple[list[LifeSummary], Told] = self._runner.run(self._ticking(self.pool.try_out(groups)))
+        return tried
 
     async def _ticking(self, work: Any) -> Any:
         ticker = asyncio.create_task(self._tick_steadily())
@@ -113,9 +123,9 @@ class WorkersRoom:
             self.tick(await self.pool.pulse())
 
 
-def tasks(individual: Individual, seeds: Sequence[int], *, heldout: bool = False) -> list[LifeTask]:
+def tasks(individual: Individual, seeds: Sequence[int]) -> list[LifeTask]:
     """One life of the individual in every world, by position."""
-    return [LifeTask(individual, life, seed, os.urandom(16).hex(), heldout) for life, seed in enumerate(seeds)]
+    return [LifeTask(individual, life, seed, os.urandom(16).hex()) for life, seed in enumerate(seeds)]
 
 
 class TrainersRoom:

@@ -33,7 +33,7 @@ from orchestrator.stopwatch import Stopwatch
 from orchestrator.verdict import Fitness, Selection
 from telemetry import __version__
 from telemetry.journal import Journal, Writer
-from telemetry.ledger import Ledger, Receipt
+from telemetry.ledger import HELD_OUT, Ledger, Receipt
 from telemetry.records import BaseModelCard, EndReason, FileRef, Individual, LifeKey, LifeSummary
 from telemetry.seeds import rng
 from telemetry.store import Store
@@ -57,6 +57,7 @@ class Run:
         self.append_seconds = 0.0
         """What the last entry took until it was durable."""
         self._writer = writer
+        self._kept: list[FileRef] = []
 
     @property
     def epoch(self) -> int:
@@ -134,9 +135,13 @@ class Run:
             "generation",
         )
 
+    def keep(self, steps: pa.Table, lives: pa.Table) -> None:
+        """Writes held-out lives where nobody learns from them; the entry of the evaluation vouches for them."""
+        self._kept += Ledger(self.store, HELD_OUT).keep(steps, lives)
+
     def evaluated(self, rows: Sequence[EvaluationRow]) -> None:
         """Records the held-out comparison."""
-        self._commit(Evaluated(rows=tuple(rows)), "evaluation")
+        self._commit(Evaluated(rows=tuple(rows)), "evaluation", self._kept)
 
     def rewind(self, generation: int) -> None:
         """Goes on from right after a committed generation; what came later stays readable as a branch."""

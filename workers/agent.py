@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from telemetry.records import LifeKey, LifeSummary
 from telemetry.remote import RemoteLost, ReplyLost
 from workers.config import EnvironmentConfig
@@ -50,6 +52,8 @@ class Report:
 
     finished: tuple[LifeSummary, ...]
     lost: tuple[LostLife, ...]
+    told: tuple[pa.Table, pa.Table] | None = None
+    """(steps, lives) of the finished ones that are to be told."""
 
 
 class Batcher:
@@ -146,14 +150,20 @@ class AgentHost:
         lost = [one for party in outcomes for one in party if isinstance(one, LostLife)]
         records, doubted = await self._sift(records, engine)
         lost += doubted
+        names = {"run": self._run, "world": self._world_name, "engine": engine_name}
         if records and sink is not None:
             try:
-                await sink.append(*to_tables(records, run=self._run, world=self._world_name, engine=engine_name))
+                await sink.append(*to_tables(records, **names))
             except RemoteLost as error:
                 # Never sent again: the sink may have them, and the same attempt twice would be a life lived twice.
                 lost += [_lost(record.task, error, sink=True) for record in records]
                 records = []
-        return Report(finished=tuple(record.summary() for record in records), lost=tuple(lost))
+        told = [record for record in records if record.task.told]
+        return Report(
+            finished=tuple(record.summary() for record in records),
+            lost=tuple(lost),
+            told=to_tables(told, **names) if told else None,
+        )
 
     async def _live_party(self, tasks: Sequence[LifeTask], batcher: Batcher) -> Sequence[LifeRecord | LostLife]:
         self._alive += len(tasks)

@@ -31,7 +31,7 @@ from workers.guard import EnvironmentFailure
 from workers.placement import Part, Placement, Service
 from workers.recorder import LifeTask
 from workers.saver import Saver
-from workers.work import Acknowledge, Batch, Lived, Party, Work, form, fresh
+from workers.work import Acknowledge, Batch, Lived, Party, Told, Work, form, fresh
 
 PROGRESS_SECONDS = 2.0
 """How long an agent may take to say how far it is."""
@@ -110,11 +110,11 @@ class WorkerPool:
         if work.finished:
             raise NoProgressError(f"{len(work.finished)} finished lives never reached the ledger; resume the run")
 
-    async def try_out(self, groups: Sequence[Sequence[LifeTask]]) -> list[LifeSummary]:
+    async def try_out(self, groups: Sequence[Sequence[LifeTask]]) -> tuple[list[LifeSummary], Told]:
         """Lives every task without recording anything: for evaluation. Raises as `live`."""
         work = Work(None, self._bell, self._batches(form(groups, self._together)))
         await self._serve_all(work)
-        return [life for lived in work.finished.values() for life in lived.lives]
+        return [life for lived in work.finished.values() for life in lived.lives], work.told
 
     async def pulse(self) -> Pulse:
         """How things stand, as told by all agents and engines that answer soon."""
@@ -248,6 +248,8 @@ class WorkerPool:
         if report.finished:
             part.host.agent.progressed()
             part.service.engine.progressed()
+        if report.told is not None:
+            work.told.append(report.told)
         attempts = {task.key: task.attempt for task in part.tasks}
         lost = {attempts[one.key]: one for one in reversed(report.lost) if one.key in attempts}
         lives: dict[str, list[LifeSummary]] = {}

@@ -28,6 +28,8 @@ class LifeTask:
     """Unique name of this try; the journal acknowledges exactly one per life. Lives of one instance share it."""
     heldout: bool = False
     """Lived in the world of held-out evaluation."""
+    told: bool = False
+    """Its rows come back with the report."""
 
     @property
     def key(self) -> LifeKey:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from uuid import uuid4
 
+import pyarrow as pa
+
 from telemetry.ledger import Receipt
 from telemetry.records import LifeSummary
 from workers.crew import Bell
@@ -18,6 +20,9 @@ from workers.recorder import LifeTask
 
 Acknowledge = Callable[[Sequence[Receipt], Sequence[LifeSummary], float], None]
 """Commits lives and the appends, oldest first, made since the acknowledgement before; the wall time between them."""
+
+Told = list[tuple[pa.Table, pa.Table]]
+"""(steps, lives) of finished lives that were to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ class Work:
     """Appends that no acknowledgement has named yet."""
     in_ledger: set[str] = field(default_factory=set)
     """Attempts whose rows are written: a row may get there before its agent's report gets here."""
+    told: Told = field(default_factory=list)
     last_commit: float = field(default_factory=monotonic)
     all_lived: asyncio.Event = field(default_factory=asyncio.Event)
 

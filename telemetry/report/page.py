@@ -40,7 +40,7 @@ def render(data: dict[str, Any], version: str = "") -> str:
     fitness_kind, generation, generations, population, lives_each, drivers, history, training, evaluation, champion,
     ancestry, ratios, totals and lineages; `orchestrator.summary` documents each. Where there are some, also survival
     (generation, lives, times, shares, longest), behaviour (as `orchestrator.behaviour.BehaviourMap`), replays (who,
-    life, seed, end, steps, frames) and experiment (as `render_comparison` takes it, and `own`, the run's arm);
+    held_out, life, seed, end, steps, frames) and experiment (as `render_comparison` takes it, and `own`, the run's arm);
     `orchestrator.report` makes them. version: of a page that is served, and changes when the page does; such a page
     asks `/version` for it and loads itself anew. Raises nothing for a run that has not finished, or not even begun:
     its report says so.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from typing import Any
@@ -25,6 +26,7 @@ from telemetry.failures import ForagerError
 from telemetry.metrics import Metrics
 from telemetry.numerals import interval, number
 from telemetry.report.page import render
+from telemetry.seeds import held_out_world_seed
 from telemetry.store import open_store
 from tests.forager import IN_PROCESS, SMOKE
 from tests.inprocess import output
@@ -99,6 +101,21 @@ def test_status_and_lineage(truth: Truth) -> None:
         "last_generation": history[-1],
     }
     assert json.loads(output("status", truth.place, "--json")) == expected
+
+
+def test_champion_and_founder_are_shown_in_the_same_held_out_worlds(truth: Truth) -> None:
+    store, state = open_run(str(truth.place))
+    [shown] = re.findall(r'id="replay-data">(.*?)</script>', report(store, state), re.DOTALL)
+    lives = [one for one in json.loads(shown) if one["held_out"]]
+    rows = {row.who: row for row in state.evaluation.rows} if state.evaluation else {}
+    assert len(lives) == (2 * truth.config.evaluation.kept if rows else 0)
+    for one in lives:
+        row = rows[one["who"].partition(" ")[0]]
+        assert one["who"].endswith(f" {row.individual}")
+        assert one["seed"] == str(held_out_world_seed(one["life"]))
+        assert one["steps"] == row.values[one["life"]] == len(one["frames"])
+    kept = {(one["who"].partition(" ")[0], one["life"]) for one in lives}
+    assert kept == {(who, life) for who in ("champion", "founder") if rows for life in range(len(lives) // 2)}
 
 
 def test_held_out_rows(truth: Truth) -> None:

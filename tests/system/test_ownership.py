@@ -111,6 +111,7 @@ def test_garbage_goes_and_nothing_else(finished: Path, tmp_path: Path) -> None:
     planted = [
         run / "adapters" / ("0" * 64) / "adapter_model.safetensors",
         run / "ledger" / "steps" / "generation=0" / f"{'1' * 64}.parquet",
+        run / "heldout" / "lives" / "generation=0" / f"{'1' * 64}.parquet",
         run / "journal" / ".00000000000000000009.json.0123456789abcdef",
         run / "probe" / "0123",
     ]

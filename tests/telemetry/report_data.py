@@ -119,6 +119,7 @@ def replay(who: str = "champion g002-000", **changes: Any) -> dict[str, Any]:
     frame = {"saw": "Food north 1.", "did": "north", "p": 0.5, "explored": False, "before": 9, "energy": 8}
     life = {
         "who": who,
+        "held_out": False,
         "life": 0,
         "seed": "5",
         "end": "starved",

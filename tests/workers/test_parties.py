@@ -133,7 +133,8 @@ def test_what_a_party_needs_more_than_a_call_gets_an_agent_to_itself(tmp_path: P
 
 def test_parties_are_tried_out_together(tmp_path: Path) -> None:
     room = Shared(tmp_path, agent=once(lose_one))
-    lives = asyncio.run(room.pool.try_out(groups(SEATS, 4)))
+    lives, told = asyncio.run(room.pool.try_out(groups(SEATS, 4)))
+    assert told == []
     assert Counter(life.key.life % DESCENDANT for life in lives) == dict.fromkeys(range(4), SEATS + 1)
     assert not room.lives
 

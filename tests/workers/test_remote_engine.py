@@ -1,7 +1,6 @@
 """The remote engine against real HTTP servers that fail, hang, lie and go away."""
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,7 +19,7 @@ from tests.workers.endpoints import PROBE, Machines, Served, at_once, beyond_pro
 from workers.config import ScriptedEngineConfig
 from workers.config_remote import RemoteEngineConfig
 from workers.engine import CompletionRequest, EngineFailure
-from workers.engines import remote_check, remote_roster, scripted
+from workers.engines import scripted
 from workers.engines.remote import RemoteEngine
 from workers.engines.remote_endpoint import Endpoint, State
 from workers.engines.remote_http import MAX_ANSWER
@@ -28,16 +27,6 @@ from workers.engines.scripted import CARD, END, ScriptedEngine, description
 
 CHOICES = (256, 257, 258, 259)
 VOCABULARY = 300
-
-
-@pytest.fixture(autouse=True)
-def audible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Libraries that other tests load silence every logger that was there before them."""
-    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
-    for module in (remote_check, remote_roster):
-        monkeypatch.setattr(module.log, "disabled", False)
-        monkeypatch.setattr(module.log, "propagate", True)
-    monkeypatch.setattr(logging.getLogger("workers"), "propagate", True)
 
 
 @pytest.fixture
