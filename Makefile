@@ -7,7 +7,7 @@ REQUIREMENTS := requirements/cpu.txt
 RUN ?= deploy/runs/demo.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test check format bench faults faults-long prometheus requirements clean
+.PHONY: help demo smoke test check format bench faults faults-long cluster-test prometheus requirements clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ faults-long: $(VENV)/.installed ## The same at every place, and at least a thous
 	$(BIN)/python -m tests.faults.chaos
 	$(BIN)/python -m tests.faults.simulator --seeds 0..10000 --mode both --jobs 2
 	$(BIN)/pytest -m faults tests/system
+
+cluster-test: $(VENV)/.installed ## Real runs on machines made of namespaces that share only a network and a bucket (a quarter of an hour)
+	$(BIN)/python -m tests.cluster
 
 prometheus: $(VENV)/.installed ## Fetch the Prometheus server for its tests (Debian only)
 	@scratch=$$(mktemp -d) && cd $$scratch && apt-get update -qq && apt-get download -qq prometheus && \

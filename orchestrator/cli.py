@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator import cli_experiments, cli_plan, cli_views, cli_worlds
+from orchestrator import cli_experiments, cli_files, cli_plan, cli_views, cli_worlds
+from orchestrator.address import driven_at
 from orchestrator.places import branch_of, open_existing, open_new, open_run
 from telemetry import __version__
 from telemetry.failures import ForagerError, StateError, UsageError
@@ -32,6 +33,7 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the run file.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Address = cli_experiments.Address
 
 
 def main() -> None:
@@ -57,6 +59,7 @@ def run(
     store: Annotated[str, typer.Option(help="Directory or URL (s3://, gs://, az://) that holds runs.")] = "runs",
     overrides: Overrides = None,
 ) -> None:
+    address: Address = None,
     """Start a new run and drive it to its end."""
     from orchestrator.runfile import load
 
@@ -67,7 +70,7 @@ def run(
     if not store or store.endswith("://"):
         raise UsageError(f"--store: got {store!r}, expected a directory or URL that holds runs")
     place = open_new(f"{store.rstrip('/')}/{config.name}")
-    conclude(place, driver.start(place, config))
+    conclude(place, driver.start(place, config, address))
 
 
 @app.command(epilog="Example: `forager resume runs/demo`")
@@ -79,6 +82,7 @@ def resume(
         int | None, typer.Option(metavar="G", help="Go on from right after generation G; keep the rest as a branch.")
     ] = None,
 ) -> None:
+    address: Address = None,
     """Finish a run that was interrupted; a finished one is left as it is."""
     if branch_of(run):
         raise UsageError(f"{run}: a branch can only be read; resume the run itself")
@@ -87,7 +91,7 @@ def resume(
     from orchestrator.finish import conclude
     from orchestrator.runfile import override
 
-    config = override(state.created.config, overrides or ())
+    config = driven_at(override(state.created.config, overrides or ()), address)
     conclude(store, driver.resume(store, state, config, take_over=take_over, at_generation=at_generation))
 
 
@@ -143,11 +147,12 @@ def evaluate(
     lives: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out worlds to live in.")] = 64,
     json: Json = False,
 ) -> None:
+    address: Address = None,
     """Survival on held-out worlds that no run ever learned from."""
     store, state = open_run(run)
     from orchestrator.finish import evaluate_one
 
-    row = evaluate_one(store, state, who, lives)
+    row = evaluate_one(store, state, who, lives, address)
     _print(row if json else {name: value for name, value in row.items() if name != "values"}, json)
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from orchestrator import driver
 from orchestrator.comparison import Arm, ArmRow, compare
+from orchestrator.address import driven_at
 from orchestrator.config import RunConfig, semantic
 from orchestrator.console import MEASURED, columns_of
 from orchestrator.experiment import REFERENCE, Document, ExperimentConfig, arm_document
@@ -31,20 +32,24 @@ def load_experiment(path: Path) -> tuple[ExperimentConfig, RunConfig]:
     return experiment, load(path.parent / experiment.run)
 
 
-def run_experiment(experiment: ExperimentConfig, config: RunConfig, store: str) -> tuple[ArmRow, ...]:
+def run_experiment(
+    experiment: ExperimentConfig, config: RunConfig, store: str, address: str | None = None
+) -> tuple[ArmRow, ...]:
     """Runs what has not been run yet below `store`, resumes what was interrupted, and compares.
 
     Raises UsageError when a run that is there already is of another experiment, and whatever ends a run.
+    address: of the cluster to run on, if it is not to be the run file's.
+
     """
     root = f"{store.rstrip('/')}/{experiment.name}"
     states: dict[str, list[RunState]] = {}
     for place, seed in enumerate(experiment.seeds):
-        reference = _run(arm_document(config, REFERENCE, seed, place, None), root)
+        reference = _run(arm_document(config, REFERENCE, seed, place, None), root, address)
         states.setdefault(REFERENCE, []).append(reference)
         for arm in experiment.arms:
             if arm != "untouched":
                 document = arm_document(config, arm, seed, place, _spent(reference))
-                states.setdefault(arm, []).append(_run(document, root))
+                states.setdefault(arm, []).append(_run(document, root, address))
     arms = [_untouched(states[REFERENCE]) if arm == "untouched" else _arm(arm, states[arm]) for arm in experiment.arms]
     rows = compare(_arm(REFERENCE, states[REFERENCE]), arms)
     _write(experiment, config, states[REFERENCE][0], rows, root)
@@ -73,20 +78,20 @@ def print_comparison(rows: tuple[ArmRow, ...], fitness_kind: str, store: str, na
     console.print(Text.assemble(("page  ", "dim"), f"{store.rstrip('/')}/{name}/{PAGE}"), soft_wrap=True)
 
 
-def _run(document: Document, root: str) -> RunState:
+def _run(document: Document, root: str, address: str | None) -> RunState:
     """The finished run of an arm with a seed: run, resumed or found."""
     place = f"{root}/{document['name']}"
     config = validate(document, place)
     if not open_store(place).exists(GENESIS):
         store = open_new(place)
-        state = driver.start(store, config)
+        state = driver.start(store, config, address)
     else:
         store, state = open_run(place)
         if semantic(state.created.config) != semantic(config.model_dump(mode="json")):
             raise UsageError(f"{place}: a run of another configuration is here; choose another name or store")
         if state.finished:
             return state
-        state = driver.resume(store, state, config)
+        state = driver.resume(store, state, driven_at(config, address))
     conclude(store, state)
     return state
 

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from orchestrator import address
 from orchestrator.config import RayConfig
 from telemetry.failures import UsageError
 
@@ -28,13 +29,15 @@ def prepare(config: RayConfig) -> None:
     """Makes this process's environment safe to start or join a cluster with. To be called before Ray is imported.
 
     Creates the token of a cluster started here if there is none. Raises UsageError for variables that make Ray run
-    code from data files, and for a token that is missing, empty or no secret.
+    code from data files, for an address that no driver can join, and for a token that is missing, empty or no secret.
     """
     if dangerous := dangerous_variables():
         raise UsageError(f"{dangerous[0]}: it makes Ray run code that it finds in data files; unset it")
     if config.executor == "inprocess":
         return
-    if config.address is None:
+    if config.address is not None:
+        address.check(config.address)
+    else:
         # Ray's own switch for machines that are a cluster by themselves: all its processes then listen on loopback.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     mode = os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from orchestrator.address import driven_at
 from orchestrator.console import print_summary
 from orchestrator.driver import worker_rooms
 from orchestrator.evaluation import HeldOut, model_rows, player_of, reference_row
@@ -50,12 +51,14 @@ def _write(store: Store, key: str, data: bytes, out: str) -> str:
     return f"{store.local_path(key) or f'{store}/{key}'}"
 
 
-def evaluate_one(store: Store, state: RunState, who: str, lives: int) -> dict[str, Any]:
+def evaluate_one(store: Store, state: RunState, who: str, lives: int, address: str | None = None) -> dict[str, Any]:
     """How one player fares on the held-out worlds, as the JSON of an EvaluationRow.
+
+    address: of the cluster, if it is not to be the run file's.
 
     Raises UsageError for a player the run does not know.
     """
-    config = config_of(state)
+    config = driven_at(config_of(state), address)
     worlds = HeldOut(config, lives)
     if who in references(worlds.world()) or who in SCRIPTED:
         row = reference_row(who, worlds)

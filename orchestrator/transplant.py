@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from orchestrator.address import driven_at
 from orchestrator.cluster import cluster
 from orchestrator.config import RunConfig
 from orchestrator.credentials import prepare
@@ -70,11 +71,16 @@ def heirs(state: RunState) -> list[Individual]:
     return list(found.values())
 
 
-def transplant(source: Store, state: RunState, config: RunConfig, store: Store) -> list[TrainingResult]:
-    """Founds a run with `config` in an empty `store`, its founders trained on what is in the ledger of `source`.
+def transplant(
+    source: Store, state: RunState, written: RunConfig, store: Store, address: str | None = None
+) -> list[TrainingResult]:
+    """Founds a run with `written` in an empty `store`, its founders trained on what is in the ledger of `source`.
+
+    address: of the cluster to train on, if it is not to be the run file's.
 
     Raises StateError when a lineage could not be trained, so that no run is founded, and whatever ends a run.
     """
+    config = driven_at(written, address)
     if not config.trainer.enabled:
         raise UsageError("trainer.enabled: got false, expected true; weights of another model can only be learned")
     if config.trainer.objective.kind == "es":
@@ -100,7 +106,7 @@ def transplant(source: Store, state: RunState, config: RunConfig, store: Store) 
         builder = Builder(config, model, str(store), log_directory(store, config), start)
         runner.run(builder.trainers().train(jobs, lived, publish))
     origin = Origin(run=state.created.run, model=state.created.model, generations=len(state.history), ancestry=lines)
-    found(store, config, model.card, {one.individual: one.adapter for one in results}, origin, refs)
+    found(store, written, model.card, {one.individual: one.adapter for one in results}, origin, refs)
     return sorted(results, key=lambda one: one.individual)
 
 

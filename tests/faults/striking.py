@@ -5,7 +5,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -71,12 +71,19 @@ def healthy(run: Path, digest: str) -> None:
 class Driver:
     """A driver in a process of its own. A context manager: kills what is left of it."""
 
-    def __init__(self, run: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        *arguments: str | Path,
+        env: Mapping[str, str] | None = None,
+        inside: Sequence[str] = (),
+    ) -> None:
+        """`inside` begins the command line of a driver that is to run elsewhere."""
         self.run = run
         self.said: list[tuple[float, str]] = []
         """Lines on standard error, with the time each came."""
         self.process = subprocess.Popen(
-            command(*arguments),
+            [*inside, *command(*arguments)],
             cwd=ROOT,
             env=environment() | dict(env or {}),
             stdout=subprocess.DEVNULL,

@@ -1,0 +1,40 @@
+"""The machines of these tests, their network and their bucket."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.nodes import INSIDE, SWITCH, Site, site
+from tests.conftest import bucket_at
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="session")
+def bridge(folder: Path) -> Iterator[Site]:
+    """The network alone."""
+    if INSIDE not in os.environ:
+        pytest.skip("machines are made out of namespaces: run `make cluster-test`")
+    with site(folder) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def bucket(bridge: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the only thing that all nodes can write to; nodes that are added from now on know its credentials."""
+    with bucket_at(SWITCH, tmp_path_factory.mktemp("s3")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def nodes(bridge: Site, bucket: str) -> Site:
+    """A head and two more nodes; tests may take nodes away and add others, but leave three."""
+    for _ in range(3):
+        bridge.add()
+    bridge.ready()
+    return bridge

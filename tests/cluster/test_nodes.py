@@ -1,0 +1,63 @@
+"""Runs on machines that share nothing but a network and a bucket come to what one machine comes to."""
+
+import json
+
+import pytest
+
+from orchestrator.state import RunState, fold
+from telemetry.journal import Journal
+from telemetry.store import open_store
+from tests.cluster.nodes import Away, Node, Site
+from tests.faults.striking import RUN_FILE, calm
+from tests.inprocess import output
+
+pytestmark = [pytest.mark.namespaces, pytest.mark.timeout(400)]
+
+HANG = 5.0
+"""Seconds without a sign of life."""
+TEXT = RUN_FILE.format(generations=3, lives=64, hang_timeout=HANG)
+
+
+@pytest.fixture(scope="module")
+def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the run in one process, on this disk."""
+    return calm(tmp_path_factory.mktemp("calm"), hang_timeout=HANG)
+
+
+def start(node: Node, nodes: Site, bucket: str, place: str) -> Away:
+    """A driver on the node, of a new run at `bucket/place/chaos`."""
+    file = node.file("chaos.yaml", TEXT)
+    store = f"{bucket}/{place}"
+    return node.drive(f"{store}/chaos", "run", file, "--store", store, "--address", nodes.address)
+
+
+def state(run: str) -> RunState:
+    return fold(Journal(open_store(run)).read())
+
+
+def healthy(run: str, digest: str) -> None:
+    """Asserts, from a machine that is none of the cluster, that a finished run is whole and the calm one."""
+    assert output("verify", run).splitlines()[-1].startswith("ok")
+    assert output("audit", run).startswith("ok")
+    assert output("digest", run) == digest
+    lived = state(run)
+    for generation in range(len(lived.history)):
+        keys = [(individual, life) for individual, life, _ in acknowledged(run, generation)]
+        assert len(keys) == len(set(keys)) == 4 * 64
+
+
+def acknowledged(run: str, generation: int) -> list[tuple[str, int, str]]:
+    """(individual, life, attempt) of all that the journal acknowledges of a generation, repetitions included."""
+    bodies = [entry.body for entry in Journal(open_store(run)).read() if entry.kind == "lives"]
+    return [tuple(life) for body in bodies if body["generation"] == generation for life in body["lives"]]
+
+
+def test_a_run_on_three_machines_is_the_run_on_one(nodes: Site, bucket: str, digest: str) -> None:
+    _, second, third = nodes.nodes
+    with start(second, nodes, bucket, "calm") as driver:
+        driver.until(lambda: second.actors() and third.actors())
+        assert driver.end(180) == 0, driver.text()
+    healthy(f"{bucket}/calm/chaos", digest)
+    status = json.loads(output("status", f"{bucket}/calm/chaos", "--json"))
+    assert status["finished"] is True
+    assert json.loads(output("status", f"{bucket}/calm/chaos", "--json"))["totals"]["lives"] == 3 * 4 * 64
