@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator import cli_experiments, cli_files, cli_plan, cli_views, cli_worlds
+from orchestrator import cli_experiments, cli_plan, cli_views, cli_worlds
 from orchestrator.address import driven_at
 from orchestrator.places import branch_of, open_existing, open_new, open_run
 from telemetry import __version__
@@ -32,8 +32,8 @@ RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or s
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the run file.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Address = cli_experiments.Address
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def main() -> None:
@@ -58,8 +58,8 @@ def run(
     file: RunFile,
     store: Annotated[str, typer.Option(help="Directory or URL (s3://, gs://, az://) that holds runs.")] = "runs",
     overrides: Overrides = None,
-) -> None:
     address: Address = None,
+) -> None:
     """Start a new run and drive it to its end."""
     from orchestrator.runfile import load
 
@@ -81,8 +81,8 @@ def resume(
     at_generation: Annotated[
         int | None, typer.Option(metavar="G", help="Go on from right after generation G; keep the rest as a branch.")
     ] = None,
-) -> None:
     address: Address = None,
+) -> None:
     """Finish a run that was interrupted; a finished one is left as it is."""
     if branch_of(run):
         raise UsageError(f"{run}: a branch can only be read; resume the run itself")
@@ -146,8 +146,8 @@ def evaluate(
     who: Annotated[str, typer.Option(help="founder, champion, random, heuristic or an id.")] = "champion",
     lives: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out worlds to live in.")] = 64,
     json: Json = False,
-) -> None:
     address: Address = None,
+) -> None:
     """Survival on held-out worlds that no run ever learned from."""
     store, state = open_run(run)
     from orchestrator.finish import evaluate_one

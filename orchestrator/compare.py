@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator import driver
-from orchestrator.comparison import Arm, ArmRow, compare
 from orchestrator.address import driven_at
+from orchestrator.comparison import Arm, ArmRow, compare
 from orchestrator.config import RunConfig, semantic
 from orchestrator.console import MEASURED, columns_of
 from orchestrator.experiment import REFERENCE, Document, ExperimentConfig, arm_document
@@ -37,9 +37,9 @@ def run_experiment(
 ) -> tuple[ArmRow, ...]:
     """Runs what has not been run yet below `store`, resumes what was interrupted, and compares.
 
-    Raises UsageError when a run that is there already is of another experiment, and whatever ends a run.
     address: of the cluster to run on, if it is not to be the run file's.
 
+    Raises UsageError when a run that is there already is of another experiment, and whatever ends a run.
     """
     root = f"{store.rstrip('/')}/{experiment.name}"
     states: dict[str, list[RunState]] = {}
