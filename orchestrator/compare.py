@@ -1,6 +1,7 @@
 """Runs an experiment: every arm with every seed, one run after the other; then the table and its page."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from orchestrator.comparison import Arm, ArmRow, compare
 from orchestrator.config import RunConfig, semantic
 from orchestrator.console import MEASURED, columns_of
 from orchestrator.experiment import REFERENCE, Document, ExperimentConfig, arm_document
-from orchestrator.finish import conclude
+from orchestrator.finish import conclude, write_report
 from orchestrator.places import GENESIS, open_new, open_run, open_store
 from orchestrator.runfile import load, read, validate, validate_as
 from orchestrator.state import RunState
@@ -53,6 +54,8 @@ def run_experiment(
     arms = [_untouched(states[REFERENCE]) if arm == "untouched" else _arm(arm, states[arm]) for arm in experiment.arms]
     rows = compare(_arm(REFERENCE, states[REFERENCE]), arms)
     _write(experiment, config, states[REFERENCE][0], rows, root)
+    for state in chain.from_iterable(states.values()):
+        write_report(open_store(f"{root}/{state.created.run}"), state)  # which shows the table of arms as well
     return rows
 
 

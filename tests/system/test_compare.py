@@ -42,6 +42,12 @@ def test_every_arm_has_a_row_and_a_run(place: Path) -> None:
         assert output("audit", place / "arms" / run).startswith("ok")
 
 
+def test_the_page_of_every_run_shows_the_arms(place: Path) -> None:
+    for path in (place / "arms").glob("*/report.html"):
+        page = path.read_text()
+        assert all(f'<th scope="row">{arm}' in page for arm in ["evolution", *ARMS]), path
+
+
 def test_no_arm_spends_more_than_evolution_but_for_its_last_generation(place: Path) -> None:
     def spent(run: str) -> tuple[int, int, int]:
         state = json.loads(output("status", place / "arms" / run, "--json"))
