@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator import cli_experiments, cli_plan, cli_views, cli_worlds
+from orchestrator import cli_experiments, cli_files, cli_plan, cli_views, cli_worlds
 from orchestrator.address import driven_at
 from orchestrator.places import branch_of, open_existing, open_new, open_run
 from telemetry import __version__
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(cli_files.app)
 app.add_typer(cli_plan.app)
 app.add_typer(cli_views.app)
 app.add_typer(cli_worlds.app)

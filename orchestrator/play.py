@@ -3,21 +3,16 @@
 Law: what a world writes is untrusted text; no control or formatting character of it reaches the terminal.
 """
 
-import ast
-import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from itertools import pairwise
-from textwrap import dedent
 from typing import Any
 
 import typer
-from pydantic import BaseModel
 
 from orchestrator.plain import clean as one_line
 from orchestrator.replay import clean
+from orchestrator.schema import field_docs
 from telemetry.failures import UsageError
 from telemetry.records import EndReason
 from workers.environment import Observation, Outcome, Policy, is_shared
@@ -159,28 +154,13 @@ def worlds() -> list[dict[str, Any]]:
 def describe(name: str) -> dict[str, Any]:
     """One world and its dials: every setting with its default, and what it does as far as its model says so."""
     world = find(name)
-    shapes, docs = world.Settings.model_json_schema().get("properties", {}), _field_docs(world.Settings)
+    shapes, docs = world.Settings.model_json_schema().get("properties", {}), field_docs(world.Settings)
     keys = ("default", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "enum", "description")
     dials = {
-        dial: {"description": docs.get(dial, "")} | {key: shape[key] for key in keys if key in shape}
+        dial: {"description": one_line(docs.get(dial, ""), 300)} | {key: shape[key] for key in keys if key in shape}
         for dial, shape in shapes.items()
     }
     return {"name": name, "version": world.name, "about": _about(world), "settings": dials}
-
-
-def _field_docs(model: type[BaseModel]) -> dict[str, str]:
-    """First line of the docstring under each field, as far as the source is there."""
-    found: dict[str, str] = {}
-    for cls in reversed(model.__mro__):
-        if not issubclass(cls, BaseModel) or cls is BaseModel:
-            continue
-        with suppress(OSError, SyntaxError):
-            [tree] = ast.parse(dedent(inspect.getsource(cls))).body
-            for field, doc in pairwise(getattr(tree, "body", ())):
-                text = doc.value if isinstance(doc, ast.Expr) else None
-                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
-                    found[ast.unparse(field.target)] = one_line(str(text.value), 300)
-    return found
 
 
 def _about(world: type) -> str:
