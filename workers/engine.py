@@ -1,11 +1,16 @@
 """The seam between lives and models: requests of token ids in, completions of token ids out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
+from telemetry.failures import UsageError
 from telemetry.foreign import Family
 from telemetry.records import BaseModelCard
+
+MAX_CHOICES = 128
+"""Legal actions at most: a model is asked for the likelihoods of so many tokens at once."""
 
 
 class EngineFailure(Exception):
@@ -29,6 +34,21 @@ class CompletionRequest:
     max_tokens: int = 1
     temperature: float = 1.0
     seed: int = 0
+
+    def check(self, context: int) -> None:
+        """Raises UsageError unless a model of this context can answer, choosing among at most MAX_CHOICES."""
+        length = len(self.prompt_ids) + self.max_tokens
+        if not self.prompt_ids or self.max_tokens < 1 or length > context:
+            raise UsageError(
+                f"engine.context: got a prompt of {len(self.prompt_ids)} tokens and {self.max_tokens} to answer,"
+                f" expected 1 to {context} in all; raise engine.context or shorten rules, strategies and observations"
+            )
+        if len(self.choices) > MAX_CHOICES or len(set(self.choices)) != len(self.choices):
+            raise UsageError(
+                f"environment: got {len(self.choices)} legal actions, expected at most {MAX_CHOICES}, all different"
+            )
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(f"engine: got temperature {self.temperature}, expected a positive number")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ without trust bears its name, so that the lives it had a part in can be lived ag
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -23,7 +22,7 @@ from workers.engines.remote_endpoint import Endpoint
 from workers.engines.remote_http import Row
 from workers.engines.remote_pool import EndpointPool
 from workers.engines.remote_roster import Roster
-from workers.engines.remote_server import PROBE_IDS, Job, Server, normalised
+from workers.engines.remote_server import Job, Server, normalised
 
 MOST_PROMPTS = 32
 """In one call to an endpoint."""
@@ -100,7 +99,7 @@ class RemoteEngine:
     async def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Answers in the order of the requests. Raises EngineFailure, or UsageError for a request out of bounds."""
         for request in requests:
-            _check(request, self._description.context)
+            request.check(self._description.context)
         async with self._loading:
             await self._roster.start()
             for request in requests:
@@ -211,18 +210,3 @@ def _completion(job: Job, row: Row, source: str) -> Completion:
     if tokens:
         return Completion(tokens, scores, source=source)
     return Completion(choice_logprobs=normalised(scores), source=source)
-
-
-def _check(request: CompletionRequest, context: int) -> None:
-    length = len(request.prompt_ids) + request.max_tokens
-    if not request.prompt_ids or length > context or request.max_tokens < 1:
-        raise UsageError(
-            f"engine.context: got a prompt of {len(request.prompt_ids)} tokens and {request.max_tokens} to answer,"
-            f" expected 1 to {context} in all; raise engine.context or shorten rules, strategies and observations"
-        )
-    if len(request.choices) > PROBE_IDS or len(set(request.choices)) != len(request.choices):
-        raise UsageError(
-            f"environment: got {len(request.choices)} legal actions, expected at most {PROBE_IDS}, all different"
-        )
-    if not 0 < request.temperature < math.inf:
-        raise UsageError(f"engine: got temperature {request.temperature}, expected a positive number")

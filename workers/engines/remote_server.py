@@ -10,7 +10,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from workers.config_remote import EndpointConfig
-from workers.engine import ModelDescription
+from workers.engine import MAX_CHOICES, ModelDescription
 from workers.engines.remote_http import (
     Answer,
     CallFailed,
@@ -25,8 +25,6 @@ from workers.engines.remote_http import (
     written,
 )
 
-PROBE_IDS = 128
-"""Tokens weighed in a probe: as many as a decision may have."""
 PROBE_TEMPERATURE = 2.0
 
 
@@ -103,7 +101,7 @@ class Server:
         self._held = {card.id for card in cards if card.parent is not None}
         self._loaded &= self._held
         prompt = (*description.before_system, *description.before_user, *description.before_answer)
-        count = min(PROBE_IDS, vocabulary)
+        count = min(MAX_CHOICES, vocabulary)
         ids = tuple(dict.fromkeys(index * (vocabulary - 1) // max(1, count - 1) for index in range(count)))
         try:
             [(_, plain)] = await self.answer(client, Job(None, (prompt,), ids))
@@ -111,7 +109,7 @@ class Server:
         except Refused as error:
             if error.status >= 500:
                 raise
-            raise Misfit(f"it refuses a probe ({error}); give `vllm serve` --max-logprobs {PROBE_IDS}") from error
+            raise Misfit(f"it refuses a probe ({error}); give `vllm serve` --max-logprobs {MAX_CHOICES}") from error
         except Unweighed as error:
             raise Misfit(
                 "it does not weigh given tokens (`logprob_token_ids` of /v1/completions); expected `vllm serve`"

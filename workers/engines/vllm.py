@@ -19,7 +19,7 @@ from telemetry.failures import UsageError
 from telemetry.foreign import Teller
 from telemetry.records import BaseModelCard
 from workers.config import VllmEngineConfig
-from workers.engine import Completion, CompletionRequest, EngineFailure, EngineStats, ModelDescription
+from workers.engine import MAX_CHOICES, Completion, CompletionRequest, EngineFailure, EngineStats, ModelDescription
 from workers.engines.chat import description, end_of_turn
 from workers.engines.loop import CoreThread
 from workers.engines.merged import MergedServing, arithmetic
@@ -27,7 +27,6 @@ from workers.engines.unmerged import UnmergedServing, slots
 
 BLOCK = 32
 """Tokens per prefix-cache block: the smallest that the CPU backend takes, since shared prompt prefixes are short."""
-MAX_CHOICES = 128
 
 
 class VllmEngine:
@@ -58,7 +57,7 @@ class VllmEngine:
     async def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Answers in the order of the requests. Raises EngineFailure, or UsageError for a request out of bounds."""
         for request in requests:
-            _check(request, self._description.context)
+            request.check(self._description.context)
         return await self._thread.complete(requests)
 
     async def stats(self) -> EngineStats:
@@ -66,20 +65,6 @@ class VllmEngine:
 
     async def close(self) -> None:
         await self._thread.close()
-
-
-def _check(request: CompletionRequest, context: int) -> None:
-    if not request.prompt_ids or len(request.prompt_ids) + request.max_tokens > context or request.max_tokens < 1:
-        raise UsageError(
-            f"engine.context: got a prompt of {len(request.prompt_ids)} tokens and {request.max_tokens} to answer,"
-            f" expected 1 to {context} in all; raise engine.context or shorten rules, strategies and observations"
-        )
-    if len(request.choices) > MAX_CHOICES or len(set(request.choices)) != len(request.choices):
-        raise UsageError(
-            f"environment: got {len(request.choices)} legal actions, expected at most {MAX_CHOICES}, all different"
-        )
-    if not 0 < request.temperature < math.inf:
-        raise UsageError(f"engine: got temperature {request.temperature}, expected a positive number")
 
 
 class _VllmCore:
