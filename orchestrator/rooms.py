@@ -17,7 +17,7 @@ from orchestrator.config import RunConfig
 from orchestrator.generation import Publish
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.trial import Acknowledge
-from telemetry import models
+from telemetry import model_copies, models
 from telemetry.actors import Place
 from telemetry.adapters import Shelf
 from telemetry.member import Member
@@ -26,6 +26,7 @@ from telemetry.remote import RemoteLost
 from telemetry.seeds import world_seed
 from telemetry.sink import TelemetrySink
 from telemetry.store import join_store
+from trainer.config import TrainerConfig
 from trainer.finetune import Trainer
 from trainer.job import TrainingJob
 from trainer.launch import TrainerPool
@@ -51,6 +52,8 @@ class Model:
     card: BaseModelCard
     directory: Path | None
     """Local files; None for the scripted engine, which has none."""
+    name: str = ""
+    """What every machine of a cluster may call it; empty without files."""
 
 
 def find_model(config: RunConfig) -> Model:
@@ -60,7 +63,8 @@ def find_model(config: RunConfig) -> Model:
 
         return Model(CARD, None)
     directory = models.resolve(config.model)
-    return Model(models.card(directory, config.model), directory)
+    card = models.card(directory, config.model)
+    return Model(card, directory, model_copies.name_for_all(config.model, directory))
 
 
 class WorkersRoom:
@@ -184,9 +188,7 @@ class Builder:
 
     async def _engine(self, index: int) -> Any:
         config = self._config.engine
-        build = partial(
-            _build_engine, config, self._model.directory, self._model.card, self._store_url, keys=self._keys
-        )
+        build = partial(_build_engine, config, self._model, self._store_url, keys=self._keys)
         gpus = config.gpus if isinstance(config, VllmEngineConfig) else 0.0
         environment = engines.environment(config)
         return await self._host(build, f"engine-{index}", gpus=gpus, environment=environment)
@@ -209,13 +211,7 @@ class Builder:
 
     async def _trainer(self, index: int) -> Any:
         config = self._config.trainer
-        build = partial(
-            Trainer,
-            config=config,
-            card=self._model.card,
-            model_dir=self._model.directory,
-            store_url=self._store_url,
-        )
+        build = partial(_build_trainer, config, self._model, self._store_url)
         host = partial(self._host, build, gpus=config.gpus_per_job, call_timeout=config.timeout)
         if config.workers == 1:
             return await host(f"trainer-{index}")
@@ -259,12 +255,18 @@ async def _description(engine: Member, restarts: int) -> ModelDescription:
             return description
 
 
+def _files(model: Model) -> Path | None:
+    """The model's files on the machine that asks."""
+    return model_copies.here(model.name, model.card) if model.directory else None
+
+
 def _build_engine(
-    config: engines.AnyEngineConfig,
-    directory: Path | None,
-    card: BaseModelCard,
-    store_url: str,
-    keys: Mapping[str, SecretStr] | None = None,
+    config: engines.AnyEngineConfig, model: Model, store_url: str, keys: Mapping[str, SecretStr] | None = None
 ) -> Engine:
     """An engine that takes adapters from the run's store; called on whatever node it lives."""
-    return engines.build(config, directory, card, Shelf(join_store(store_url)).path, keys)
+    return engines.build(config, _files(model), model.card, Shelf(join_store(store_url)).path, keys)
+
+
+def _build_trainer(config: TrainerConfig, model: Model, store_url: str) -> Trainer:
+    """A trainer that publishes into the run's store; called on whatever node it lives."""
+    return Trainer(config, model.card, _files(model), store_url)

@@ -74,6 +74,11 @@ def on_disk(name: str) -> Path | None:
     return None
 
 
+def is_directory(name: str) -> bool:
+    """True if the model is called by a path, so that only a machine that has the directory has the model."""
+    return name not in BUNDLED and _local(name) is not None
+
+
 def card(directory: Path, name: str) -> BaseModelCard:
     """Identity and linear modules of a resolved model, from its configuration and the headers of its weights.
 
@@ -87,8 +92,7 @@ def card(directory: Path, name: str) -> BaseModelCard:
                 modules[match[1]] = (int(shape[0]), int(shape[1]))
     if not modules:
         raise UsageError(f"model {name}: no linear layers in its safetensors; expected a decoder-only language model")
-    is_path = name not in BUNDLED and Path(name).expanduser().is_dir()
-    identity = directory.name if is_path else name
+    identity = directory.name if is_directory(name) else name
     return BaseModelCard(id=identity, sha256=_digest(directory), modules=dict(sorted(modules.items())))
 
 

@@ -31,6 +31,8 @@ from trainer.objectives import Fit, TrainingFailed, build
 
 log = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
+
 Trained = tuple[TrainingResult, tuple[FileRef, ...]]
 """How a job ended, and the store objects it published."""
 
@@ -71,8 +73,11 @@ class Trainer:
 
         Only rank 0 publishes.
         """
-        from trainer.group import Group
+        from trainer.group import Group, own_address, talk_over
 
+        # On this machine alone, the group was told so when its processes were started.
+        if host != LOOPBACK:
+            talk_over(own_address())
         listener = self._listener.detach() if self._listener else None
         group = await asyncio.to_thread(Group.join, host, port, rank, size, self._config.timeout, listener)
         self._rank = rank

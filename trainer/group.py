@@ -5,11 +5,13 @@ before it is taken, and every process takes the loss of the whole batch; the gra
 added up. That is the arithmetic of one process for whatever objective, up to the order of additions.
 """
 
+import os
 import socket
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import accumulate
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -94,6 +96,14 @@ def own_address() -> str:
     from ray.util import get_node_ip_address
 
     return str(get_node_ip_address())
+
+
+def talk_over(address: str) -> None:
+    """Has gloo use the interface with this address. It would ask for the host's name, which leads many machines to
+    their loopback, where the others of a group are not. An interface that the user names stays."""
+    for interface, addresses in psutil.net_if_addrs().items():
+        if any(one.address == address for one in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
 
 def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -34,7 +34,6 @@ def bucket(bridge: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 @pytest.fixture(scope="session")
 def nodes(bridge: Site, bucket: str) -> Site:
     """A head and two more nodes; tests may take nodes away and add others, but leave three."""
-    for _ in range(3):
-        bridge.add()
-    bridge.ready()
+    for node in [bridge.add() for _ in range(3)]:
+        node.ready()
     return bridge

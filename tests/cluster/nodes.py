@@ -132,6 +132,14 @@ class Node:
         self._process.wait()
         self._log.close()
 
+    def ready(self, seconds: float = 180) -> None:
+        """Waits until Ray runs here. Raises RuntimeError when it does not."""
+        deadline = time.monotonic() + seconds
+        while "Ray runtime started" not in self.log():
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise RuntimeError(f"{self.name} does not start: {self.log()}")
+            time.sleep(0.1)
+
     def log(self) -> str:
         """What Ray said when it was started."""
         return (self.own / "node.log").read_text(errors="replace")[-2000:]
@@ -172,22 +180,15 @@ class Site:
         return f"{self.nodes[0].address}:{PORT}"
 
     def add(self, cpus: int = 1, **env: str) -> Node:
-        """Starts a node; the first one is the head."""
+        """Starts a node; the first one is the head, for which the others wait."""
+        if self.nodes:
+            self.nodes[0].ready()
         joining = [f"--address={self.address}"] if self.nodes else ["--head", f"--port={PORT}"]
         extra = [] if self.nodes else ["--include-dashboard=false"]
         self._made += 1
         node = Node(self._made, self._folder, self._token, [*joining, *extra, f"--num-cpus={cpus}"], env)
         self.nodes.append(node)
         return node
-
-    def ready(self, seconds: float = 60) -> None:
-        """Waits until Ray runs on all nodes. Raises RuntimeError when it does not."""
-        deadline = time.monotonic() + seconds
-        for node in self.nodes:
-            while "Ray runtime started" not in node.log():
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"{node.name} does not start: {node.log()}")
-                time.sleep(0.1)
 
     def remove(self, node: Node) -> None:
         """Takes a node away without notice."""

@@ -1,9 +1,11 @@
 """Runs on machines that share nothing but a network and a bucket come to what one machine comes to."""
 
 import json
+import signal
 
 import pytest
 
+from orchestrator.places import GENESIS
 from orchestrator.state import RunState, fold
 from telemetry.journal import Journal
 from telemetry.store import open_store
@@ -60,4 +62,32 @@ def test_a_run_on_three_machines_is_the_run_on_one(nodes: Site, bucket: str, dig
     healthy(f"{bucket}/calm/chaos", digest)
     status = json.loads(output("status", f"{bucket}/calm/chaos", "--json"))
     assert status["finished"] is True
-    assert json.loads(output("status", f"{bucket}/calm/chaos", "--json"))["totals"]["lives"] == 3 * 4 * 64
+    assert status["totals"]["lives"] == 3 * 4 * 64
+
+
+def test_machines_and_drivers_that_come_and_go_change_nothing(nodes: Site, bucket: str, digest: str) -> None:
+    _, second, third = nodes.nodes
+    run = f"{bucket}/struck/chaos"
+    with start(second, nodes, bucket, "struck") as driver:
+        driver.until(lambda: third.actors() and lived(run) >= 64)
+        fourth = nodes.add()
+        fourth.ready()
+        gone = [name for name in third.actors() if "trainer" not in name]
+        nodes.remove(third)
+        for name in gone:
+            driver.until(lambda name=name: driver.heard(f"{name}.1: started"))
+        assert fourth.actors(), "nobody moved to the machine that came"
+        assert 64 <= lived(run) < 3 * 4 * 64, "the run was over before anything happened to it"
+        driver.kill()
+        assert driver.end(30) == -signal.SIGKILL
+    before = lived(run)
+    with fourth.drive(run, "resume", run, "--address", nodes.address) as driver:
+        assert driver.end(240) == 0, driver.text()
+    assert before < 3 * 4 * 64
+    healthy(run, digest)
+
+
+def lived(run: str) -> int:
+    """Lives that the journal acknowledges."""
+    entries = Journal(open_store(run)).read() if open_store(run).exists(GENESIS) else []
+    return sum(len(entry.body["lives"]) for entry in entries if entry.kind == "lives")

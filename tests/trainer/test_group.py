@@ -195,3 +195,17 @@ def test_one_failure_ends_the_job_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         assert all(peer.killed for peer in peers.values())
 
     asyncio.run(whole())
+
+
+def test_gloo_uses_the_interface_of_an_address_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.group import talk_over
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
+    del os.environ["GLOO_SOCKET_IFNAME"]
+    talk_over("192.0.2.1")
+    assert "GLOO_SOCKET_IFNAME" not in os.environ
+    talk_over("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth9")
+    talk_over("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth9"
