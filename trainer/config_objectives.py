@@ -61,7 +61,8 @@ class KtoConfig(LearningConfig):
 
     kind: Literal["kto"] = "kto"
     threshold: float = Field(default=0.5, ge=0, le=10)
-    """Standard deviations from the mean beyond which a decision counts as good or as bad."""
+    """Standard deviations above the mean from which a decision counts as good; the bad ones are the worst of the same
+    actions, or as far below the mean."""
     beta: float = Field(default=0.5, gt=0, le=100)
     """How soon a decision is likely enough: the inverse of the strength of learning far from the reference."""
     balance: float = Field(default=1.0, gt=0, le=100)

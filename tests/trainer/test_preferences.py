@@ -112,16 +112,26 @@ def test_advantages_are_relative_to_the_group(scale: bool) -> None:
     assert (flat == (groups == 3)).all()
 
 
-def test_kto_takes_as_many_good_as_bad_decisions_and_balances_them() -> None:
-    table = steps([("g000-000", 0, [("eat", 5.0)] * 2 + [("north", -5.0)] * 6 + [("wait", 0.0)] * 8)])
+@pytest.mark.parametrize(
+    ("others", "bad"),
+    [
+        ([("north", -5.0)] * 6, 2 * [{2, 3, 4, 5, 6, 7}]),
+        ([("north", -5.0), ("eat", -2.0), ("eat", -1.0), ("eat", -3.0)], [{5}, {3}]),
+        ([("north", -5.0), ("eat", -2.0), ("north", -6.0)], [{3}, {4}]),
+    ],
+)
+def test_kto_takes_bad_decisions_of_the_actions_that_are_good_elsewhere(
+    others: list[tuple[str, float]], bad: list[set[int]]
+) -> None:
+    table = steps([("g000-000", 0, [("eat", 5.0)] * 2 + others + [("wait", 0.0)] * 8)])
     examples = bare(Kto, KtoConfig(lookahead=1, max_examples=8, balance=0.75)).examples(table, PARENTS)
     steps_of = {
         sign: [key[2] for key, value in zip(examples.keys, examples.values, strict=True) if value * sign > 0]
         for sign in (1, -1)
     }
     assert sorted(steps_of[1]) == [0, 1]
-    assert len(steps_of[-1]) == 4
-    assert set(steps_of[-1]) <= set(range(2, 8))
+    assert len(set(steps_of[-1])) == 2
+    assert all(step in wanted for step, wanted in zip(steps_of[-1], bad, strict=True))
     assert examples.values[examples.values < 0].sum() == pytest.approx(-0.75 * 2)
     assert examples.group == 1
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from trainer.config_objectives import KtoConfig
-from trainer.examples import Examples, NoExamples, decisions, in_rounds
+from trainer.examples import Codes, Decisions, Examples, NoExamples, decisions, in_rounds
 from trainer.job import TrainingJob
 from trainer.objectives.learned import Batch, Learned
 
@@ -22,15 +22,13 @@ class Kto(Learned[KtoConfig]):
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
         """As many good as bad decisions, where there are; values are their signed weights."""
         found, config = decisions(steps, job, self.config), self.config
-        half = max(1, config.max_examples // 2)
-        good, bad = (
-            in_rounds(np.flatnonzero(sign * found.credit > config.threshold), sign * found.credit, found.actions)[:half]
-            for sign in (1, -1)
-        )
+        candidates = np.flatnonzero(found.credit > config.threshold)
+        good = in_rounds(candidates, found.credit, found.actions)[: max(1, config.max_examples // 2)]
         if len(good) == 0:
             raise NoExamples(
                 f"none of {found.table.num_rows} decisions lies {config.threshold:g} deviations above the mean"
             )
+        bad = counterparts(found, good, config.threshold)
         weight = config.balance * len(good) / max(len(bad), 1)
         chosen = np.concatenate([good, bad])
         examples = found.examples(chosen, np.concatenate([np.ones(len(good)), np.full(len(bad), -weight)]))
@@ -47,6 +45,20 @@ class Kto(Learned[KtoConfig]):
         point = divergence.mean().clamp(min=0).detach()
         gain = torch.sigmoid(self.config.beta * batch.value.sign() * (ratio - point))
         return (batch.value.abs() * (1 - gain)).sum() / (~twin).sum()
+
+
+def counterparts(found: Decisions, good: Codes, threshold: float) -> Codes:
+    """As many bad decisions as good ones: of each action as many as are good, the worst, if below the mean.
+
+    So what tells the good from the bad is the situation, not the action, which would otherwise be learned for every
+    situation. Where an action has too few, others beyond the threshold take their place, in rounds over the actions.
+    """
+    actions, order = found.actions, np.argsort(found.credit, kind="stable")
+    order = order[found.credit[order] < 0]
+    kinds, numbers = np.unique(actions[good], return_counts=True)
+    same = np.concatenate([order[actions[order] == kind][:number] for kind, number in zip(kinds, numbers, strict=True)])
+    others = np.setdiff1d(np.flatnonzero(found.credit < -threshold), same)
+    return np.concatenate([same, in_rounds(others, -found.credit, actions)[: len(good) - len(same)]])
 
 
 def _with_twins(examples: Examples) -> Examples:
