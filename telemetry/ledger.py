@@ -308,8 +308,8 @@ class Ledger:
 
 
 def _checked(steps: pa.Table, lives: pa.Table) -> dict[str, pa.Table]:
-    # Both are checked before either is written; in one piece, because many small ones cost more than rows do.
-    return {name: rows.cast(TABLES[name]).combine_chunks() for name, rows in (("steps", steps), ("lives", lives))}
+    # Both are checked before either is written.
+    return {name: rows.cast(TABLES[name]) for name, rows in (("steps", steps), ("lives", lives))}
 
 
 def _definition(name: str) -> delta_log.Definition:

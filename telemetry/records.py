@@ -1,7 +1,7 @@
 """The nouns that more than one room speaks.
 
 What the journal says is said in frozen pydantic models, stored as JSON and validated on load; its envelope, read by
-the hundred thousand, is made of msgspec structs; nouns of the hot path are frozen dataclasses.
+the hundred thousand, and whatever is made anew for every step are msgspec structs; other nouns are frozen dataclasses.
 """
 
 from dataclasses import dataclass

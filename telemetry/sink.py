@@ -14,7 +14,8 @@ import pyarrow as pa
 from telemetry.ledger import Ledger, Receipt
 from telemetry.store import join_store
 
-Batch = tuple[pa.Table, pa.Table]
+Batch = tuple[pa.Table, pa.Table, int]
+"""Steps, lives, and the bytes of both, which take long to add up."""
 
 
 class TelemetrySink:
@@ -38,8 +39,9 @@ class TelemetrySink:
         """Take finished lives and all of their steps. Waits while the buffer is full and a flush is under way."""
         async with self._room:
             await self._room.wait_for(lambda: self._bytes <= self._max_bytes or not self._flushing.locked())
-            self._batches.append((steps, lives))
-            self._bytes += steps.nbytes + lives.nbytes
+            size = steps.nbytes + lives.nbytes
+            self._batches.append((steps, lives, size))
+            self._bytes += size
 
     async def flush(self, transaction: str) -> Receipt | None:
         """Write everything buffered in one append and return its receipt; None if there is nothing to write.
@@ -65,11 +67,11 @@ class TelemetrySink:
         name, batches = self._unfinished
         if name != transaction:
             raise ValueError(f"flush {name!r} failed and has to be repeated before {transaction!r}")
-        steps = pa.concat_tables([steps for steps, _ in batches])
-        lives = pa.concat_tables([lives for _, lives in batches])
+        steps = pa.concat_tables([steps for steps, _, _ in batches])
+        lives = pa.concat_tables([lives for _, lives, _ in batches])
         loop = asyncio.get_running_loop()
         receipt = await loop.run_in_executor(self._thread, self._ledger.append, steps, lives, f"{name}-{self._nonce}")
         self._finished = (name, receipt)
         self._unfinished = None
-        self._bytes -= sum(steps.nbytes + lives.nbytes for steps, lives in batches)
+        self._bytes -= sum(size for _, _, size in batches)
         return receipt

@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
 from pydantic import ValidationError
 
 from telemetry.records import Hyperparameters
@@ -27,8 +27,7 @@ class ParseOutcome(StrEnum):
     """Free text that should have called a tool and did not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True, gc=False):
     """An action, the tokens that stand for it, and how likely they were."""
 
     action: str
