@@ -99,6 +99,13 @@ def test_groups_are_worlds_and_those_without_variance_are_dropped() -> None:
         bare(Grpo, GrpoConfig(lookahead=1)).examples(flat, PARENTS)
 
 
+def test_an_action_is_learned_from_both_its_sides() -> None:
+    walk = [("eat", 9.0), ("eat", 8.0), ("eat", 7.0), ("eat", -1.0), ("north", -6.0), ("north", -5.0), ("north", -4.0)]
+    examples = bare(Grpo, GrpoConfig(lookahead=1, max_examples=4)).examples(steps([("g000-000", 0, walk)]), PARENTS)
+    assert sorted(step for _, _, step in examples.keys) == [0, 1, 3, 4]
+    assert [value > 0 for value in examples.values] == [step < 3 for _, _, step in examples.keys]
+
+
 @pytest.mark.parametrize("scale", [True, False])
 def test_advantages_are_relative_to_the_group(scale: bool) -> None:
     draw = np.random.default_rng(0)

@@ -21,10 +21,11 @@ class Grpo(Learned[GrpoConfig]):
         return self.config.beta > 0
 
     def examples(self, steps: pa.Table, job: TrainingJob) -> Examples:
-        """Decisions far from their group's mean, in rounds over the actions; values are their advantages.
+        """Decisions far from their group's mean, in rounds over actions and signs; values are their advantages.
 
         Groups without variance hold nothing to learn from and are dropped (DAPO, arXiv 2503.14476). Of the others the
-        extremes are kept, which keeps most of the signal (PODS, arXiv 2504.13818).
+        extremes on both sides are kept, which keeps most of the signal (PODS, arXiv 2504.13818); on both sides of every
+        action, or one that was good once would be learned for every situation.
         """
         found, config = decisions(steps, job, self.config), self.config
         groups = found.table["life"].to_numpy().astype(np.int64)
@@ -32,7 +33,8 @@ class Grpo(Learned[GrpoConfig]):
         alive = np.flatnonzero(~flat)
         if len(alive) == 0:
             raise NoExamples(f"all {len(set(groups.tolist()))} groups of decisions did equally well within themselves")
-        chosen = in_rounds(alive, np.abs(advantages), found.actions)[: config.max_examples]
+        sides = 2 * found.actions + (advantages > 0)
+        chosen = in_rounds(alive, np.abs(advantages), sides)[: config.max_examples]
         rows = found.table.take(chosen)
         return replace(
             found.examples(chosen, advantages[chosen]),
