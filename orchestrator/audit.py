@@ -35,8 +35,8 @@ def audit(state: RunState, ledger: Ledger, config: RunConfig) -> list[Finding]:
     horizon = make(config.environment.name, config.environment.settings).horizon
     expected = founders(config.population, config.reproduction.hyperparameter_mutation, rng(config.seed, "founders"))
     found = state.created.founders
-    if state.created.origin is not None:
-        # Where their weights come from is another run's to prove.
+    if state.created.origin is not None or state.created.imported:
+        # Where their weights come from is for others to prove.
         found = tuple(one.with_adapter(None) for one in found)
     findings = list(_compare_all("founders", found, expected))
     population, before = state.created.founders, tuple[Fitness, ...]()

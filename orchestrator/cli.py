@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator import cli_experiments, cli_files, cli_plan, cli_views, cli_worlds
+from orchestrator import cli_experiments, cli_files, cli_plan, cli_publish, cli_views, cli_worlds
 from orchestrator.address import driven_at
 from orchestrator.places import branch_of, open_existing, open_new, open_run
 from telemetry import __version__
@@ -27,6 +27,7 @@ app.add_typer(cli_plan.app)
 app.add_typer(cli_views.app)
 app.add_typer(cli_worlds.app)
 app.add_typer(cli_experiments.app)
+app.add_typer(cli_publish.app)
 
 RunFile = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML).")]
 RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or store URL, e.g. runs/demo.")]

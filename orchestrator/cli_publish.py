@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli_experiments import Address
+from telemetry.failures import UsageError
+
 app = typer.Typer()
 
 RunPlace = Annotated[str, typer.Argument(metavar="RUN", help="Run directory or store URL, e.g. runs/demo.")]
@@ -48,3 +51,63 @@ def export(
         typer.echo("its cards say that its licence is unknown; --license gives it one")
     for address in upload(out, push) if push else ():
         typer.echo(f"uploaded {address}")
+
+
+@app.command(epilog="Example: `forager merge-ledgers published/pool runs/one runs/two published/theirs`")
+def merge_ledgers(
+    out: Out,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="RUN|EXPORT ...", help="Runs, exports, and what this command wrote.")
+    ],
+    licence: Licence = "unknown",
+) -> None:
+    """Pool the telemetry of many runs of one world into one data set to learn from; every row says where it is from."""
+    from orchestrator.pool import merge
+
+    for one in merge(out, sources, licence):
+        typer.echo(f"{one.source}  {one.run}  {one.generations} generations  {one.lives} lives  {one.steps} steps")
+    typer.echo(f"merged into {out}; `forager import FILE --telemetry {out}` founds a run that learns from it")
+
+
+@app.command(
+    "import", epilog="Example: `forager import mine.yaml --adapter scout=./adapter --telemetry published/demo`"
+)
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Run file (YAML) of the new run.")],
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", metavar="FOUNDER=DIR", help="A founder begins with this PEFT LoRA adapter."),
+    ] = None,
+    telemetry: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN|EXPORT", help="All other founders learn from the survivors in it."),
+    ] = None,
+    store: Annotated[str, typer.Option(help="Directory or URL that holds runs.")] = "runs",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one key of the run file.")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Found a run that begins with what others made: their adapters, and their telemetry to learn from."""
+    if not adapters and not telemetry:
+        raise UsageError("import: expected --adapter or --telemetry; `forager run FILE` begins with nothing")
+    given = dict(_pair(one) for one in adapters or ())
+    if len(given) != len(adapters or ()):
+        raise UsageError("--adapter: got a founder twice, expected each once")
+    from orchestrator.places import open_new
+    from orchestrator.runfile import load
+
+    config = load(file, overrides or ())
+    from orchestrator.founding import found_with
+
+    place = open_new(f"{store.rstrip('/')}/{config.name}", "adapters/")
+    for one in found_with(config, given, telemetry or (), place, address):
+        typer.echo(f"{one.individual}  {one.how}  {one.adapter}")
+    typer.echo(f"founded {place}; `forager resume {place}` starts its evolution")
+
+
+def _pair(text: str) -> tuple[str, Path]:
+    name, sign, directory = text.partition("=")
+    if not (name and sign and directory):
+        raise UsageError(f"--adapter: got {text!r}, expected FOUNDER=DIR")
+    return name, Path(directory)

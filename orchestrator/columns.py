@@ -120,4 +120,4 @@ COLUMNS: dict[str, dict[str, str]] = {
         " mean over its seats",
     },
 }
-"""Table -> column -> meaning, in the order of the tables' columns."""
+"""Table -> column -> meaning."""

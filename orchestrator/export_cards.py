@@ -32,7 +32,6 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 def data_card(
     sources: Sequence[Provenance],
-    licence: str,
     rows: Mapping[str, int],
     results: Mapping[str, Any] | None,
     *,
@@ -51,7 +50,8 @@ def data_card(
         }
         for name in tables
     ]
-    largest = max(rows.values())
+    largest, licences = max(rows.values()), {one.licence for one in sources}
+    licence = licences.pop() if len(licences) == 1 else "other"
     front = {
         "license": licence,
         "pretty_name": f"Forager telemetry: {', '.join(dict.fromkeys(one.run for one in sources))}",
@@ -67,7 +67,6 @@ def model_card(
     state: RunState,
     one: Individual,
     source: Provenance,
-    licence: str,
     results: Mapping[str, Any],
     world: Any,
     strategy: str,
@@ -82,7 +81,7 @@ def model_card(
     held_out = [row for row in results["rows"] if row["who"] in names or (names and row["individual"] is None)]
     founder = [row for row in results["rows"] if names and row["who"] == "founder"]
     front = {
-        "license": licence,
+        "license": source.licence,
         "library_name": "transformers" if merged else "peft",
         "pipeline_tag": "text-generation",
         "tags": ["forager", "survival", "llm-agents", *([] if merged else ["lora"])],
@@ -101,7 +100,7 @@ def model_card(
         held_out=[*held_out, *(row for row in founder if row not in held_out)],
         results=results,
         merged=merged,
-        licence=licence,
+        licence=source.licence,
     )
 
 

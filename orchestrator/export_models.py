@@ -10,7 +10,6 @@ from pathlib import Path
 
 from orchestrator.evaluation import find
 from orchestrator.lineage import ancestry
-from orchestrator.rooms import Model
 from orchestrator.run import champion
 from orchestrator.state import RunState
 from telemetry.adapters import Shelf
@@ -46,18 +45,15 @@ def write_adapter(shelf: Shelf, adapter: str, directory: Path) -> None:
         shutil.copyfile(source / name, directory / name)
 
 
-def write_merged(model: Model, adapter: LoraWeights, directory: Path) -> None:
+def write_merged(base: Path, adapter: LoraWeights, directory: Path) -> None:
     """A whole model with an adapter merged in, one file of weights in memory at a time.
 
-    Raises UsageError for a run of the scripted engine, which has no model.
+    base: directory of the model. Raises UsageError when the adapter changes what that does not have.
     """
-    if model.directory is None:
-        raise UsageError("--merged: got a run of the scripted engine, which has no model to merge into")
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    base = Path(model.directory)
     directory.mkdir(parents=True)
     for pattern in BESIDE:
         for path in base.glob(pattern):

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from orchestrator.columns import COLUMNS
 from orchestrator.events import EvaluationRow
 from orchestrator.leaks import Scanner
 from orchestrator.provenance import SHORT
@@ -61,7 +60,7 @@ class TableWriter:
         """Writes `data/<name>/<source><part>.parquet`. Raises UsageError for a secret or a redaction that fails."""
         path = self.directory / DATA / name / f"{self.digest[:SHORT]}{part}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        schema = _schema(table.schema)
+        schema = published_schema(table.schema)
         where, first = f"{DATA}/{name}/{path.name}", 0
         with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
             for batch in table.to_batches(max_chunksize=BATCH):
@@ -114,21 +113,16 @@ def _held_out(rows: Sequence[EvaluationRow]) -> Iterator[dict[str, Any]]:
             yield dict(zip(HELD_OUT.names, (row.who, row.individual, index, seed, value), strict=True))
 
 
-def columns_of(name: str) -> list[tuple[str, str]]:
-    """Columns of a published table in order, and what each means."""
-    return list(COLUMNS[name].items())
+def published_schema(schema: pa.Schema) -> pa.Schema:
+    """The published form of a schema: where each row is from, and no maps, which many readers do not know."""
+    fields = [one.with_type(_pairs(one.type) if pa.types.is_map(one.type) else one.type) for one in schema]
+    return pa.schema([pa.field("source", pa.string(), nullable=False), *fields])
 
 
 def _redacted_ends(table: pa.Table, redaction: Redaction) -> pa.Table:
     index = table.schema.get_field_index("ends")
     ends = [list(redaction.ends(dict(one)).items()) for one in table["ends"].to_pylist()]
     return table.set_column(index, table.schema.field(index), pa.array(ends, table.schema.field(index).type))
-
-
-def _schema(schema: pa.Schema) -> pa.Schema:
-    """The published form of a schema: where each row is from, and no maps, which many readers do not know."""
-    fields = [one.with_type(_pairs(one.type) if pa.types.is_map(one.type) else one.type) for one in schema]
-    return pa.schema([pa.field("source", pa.string(), nullable=False), *fields])
 
 
 def _pairs(kind: pa.MapType) -> pa.DataType:

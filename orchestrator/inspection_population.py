@@ -20,8 +20,10 @@ def check_populations(state: RunState, config: RunConfig) -> Iterator[Finding]:
     ids = {one.id for one in population}
     if len(ids) != len(population) or len(population) != config.population.size:
         yield error("founders", f"got {len(ids)} distinct founders, expected {config.population.size}")
+    taught = {who for one in state.created.imported for who in one.founders}
+    taught |= ids if state.created.origin is not None else set()
     for one in population:
-        if one.generation != 0 or one.parents or (one.genome.adapter is not None and state.created.origin is None):
+        if one.generation != 0 or one.parents or (one.genome.adapter is not None and one.id not in taught):
             yield error(one.id, "is not a founder: it has another generation, parents or an adapter")
     for event in state.history:
         yield from _check_selection(event, population)

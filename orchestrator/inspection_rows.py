@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.findings import Finding, error
 from orchestrator.state import RunState
@@ -33,7 +34,7 @@ def check_rows(state: RunState, ledger: Ledger) -> Iterator[Finding]:
             yield error(f"generation {generation}", str(failure))
             continue
         yield from _check_lives(state, generation, lives.to_pylist())
-        yield from _check_steps(lives, steps)
+        yield from check_steps(lives, steps)
         yield from _check_totals(state, generation, lives.to_pylist())
 
 
@@ -56,7 +57,14 @@ def _check_lives(state: RunState, generation: int, rows: list[dict[str, Any]]) -
             yield error(where, f"run, generation, lineage and adapter are {got}, expected {expected}")
 
 
-def _check_steps(lives: pa.Table, steps: pa.Table) -> Iterator[Finding]:
+def check_once(lives: pa.Table) -> Iterator[Finding]:
+    """No life has two rows."""
+    counts = lives.group_by(["individual", "life"]).aggregate([([], "count_all")])
+    for row in counts.filter(pc.greater(counts["count_all"], 1)).to_pylist():
+        yield error(_name(row["individual"], row["life"]), f"has {row['count_all']} rows in lives, expected 1")
+
+
+def check_steps(lives: pa.Table, steps: pa.Table) -> Iterator[Finding]:
     """Each life's steps are 0 to n-1, where n is what its row says, all of its attempt and its adapter."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     sums = [("step", "count"), ("step", "count_distinct"), ("step", "min"), ("step", "max")]

@@ -94,7 +94,12 @@ class Scanner:
         found: dict[str, Callable[[str], Iterable[object]]] = {name: one.findall for name, one in OWN.items()}
         for path in DETECTORS:
             module, _, name = path.partition(".")
-            detector = getattr(import_module(f"detect_secrets.plugins.{module}"), name)()
+            try:
+                detector = getattr(import_module(f"detect_secrets.plugins.{module}"), name)()
+            except ModuleNotFoundError as error:
+                raise UsageError(
+                    f"{error}; what is published is scanned by detect-secrets: install forager[publish]"
+                ) from error
             found[detector.secret_type] = detector.analyze_string
         return found
 

@@ -1,5 +1,7 @@
 """Where published telemetry comes from: one record per run, in the file `sources.json` of a data set."""
 
+from collections.abc import Iterable
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from workers.config import EnvironmentConfig
 FORMAT = 1
 """Of the files of a data set; what another version cannot read raises it."""
 FILE = "sources.json"
+SUMS = "SHA256SUMS"
 SHORT = 16
 """Digits of a digest that name a source."""
 
@@ -40,6 +43,8 @@ class Provenance(Record):
     generations: int
     """That have been lived."""
     champion: str
+    licence: str
+    """Of its telemetry, as model hubs name licences; `unknown` where none was given."""
     lives: int
     steps: int
     config: dict[str, Any]
@@ -88,6 +93,15 @@ def read_sources(directory: Path) -> Sources:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"lacks {error}"
         raise StateError(f"{path}: {one_line(what)}") from error
     return found
+
+
+def write_sums(directory: Path, files: Iterable[Path]) -> None:
+    """`SHA256SUMS` of these files, as `sha256sum -c` takes it."""
+    lines = []
+    for path in sorted(files):
+        with path.open("rb") as file:
+            lines.append(f"{file_digest(file, 'sha256').hexdigest()}  {path.relative_to(directory)}\n")
+    (directory / SUMS).write_text("".join(lines))
 
 
 def write_sources(directory: Path, sources: tuple[Provenance, ...]) -> None:

@@ -19,6 +19,7 @@ from orchestrator.events import (
     EvaluationRow,
     Event,
     GenerationCommitted,
+    Imported,
     LivesCommitted,
     Origin,
     Rewound,
@@ -173,11 +174,12 @@ def found(
     adapters: Mapping[str, str | None] | None = None,
     origin: Origin | None = None,
     refs: Sequence[FileRef] = (),
+    imported: Sequence[Imported] = (),
 ) -> None:
     """Writes the first entry of a run.
 
-    adapters: of founders by id, for those of a transplanted run, whose `origin` it is; `refs` vouches for them. Raises
-    UsageError when a run is there already.
+    adapters: of founders by id, for those of a transplanted run, whose `origin` it is, or of one that begins with what
+    was `imported`; `refs` vouches for them. Raises UsageError when a run is there already.
     """
     people = founders(config.population, config.reproduction.hyperparameter_mutation, rng(config.seed, "founders"))
     genesis = RunCreated(
@@ -188,8 +190,9 @@ def found(
         model=card,
         founders=tuple(one.with_adapter((adapters or {}).get(one.id)) for one in people),
         origin=origin,
+        imported=tuple(imported),
     )
-    Journal(store).create(genesis.model_dump(mode="json"), refs)
+    Journal(store).create(genesis.model_dump(mode="json", exclude=None if imported else {"imported"}), refs)
 
 
 def reopen(store: Store, config: RunConfig) -> Run:

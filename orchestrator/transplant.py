@@ -4,38 +4,28 @@ Records are text and know no model, so what lineages have lived through can be t
 founders of the new run keep the strategies and hyperparameters of the heirs, and their line of ancestors is noted.
 """
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle
-from pathlib import Path
-
-import pyarrow as pa
 
 from orchestrator.address import driven_at
-from orchestrator.cluster import cluster
 from orchestrator.config import RunConfig
 from orchestrator.credentials import prepare
-from orchestrator.driver import log_directory
 from orchestrator.events import Origin
-from orchestrator.experience import experience
 from orchestrator.lineage import ancestry
 from orchestrator.population import founders
-from orchestrator.rooms import Builder, Model, find_model
+from orchestrator.rooms import find_model
 from orchestrator.run import found
 from orchestrator.runfile import assign, validate
 from orchestrator.state import RunState, config_of
+from orchestrator.teaching import Chapter, check, job, learn, told
 from orchestrator.verdict import ranked
-from telemetry.failures import StateError, UsageError
+from telemetry.failures import UsageError
 from telemetry.ledger import Ledger
-from telemetry.records import FileRef, Individual
-from telemetry.seeds import rng, seed63
+from telemetry.records import Individual
+from telemetry.seeds import rng
 from telemetry.store import Store
-from trainer.config_operators import GaussianMutation, LinearCrossover
-from trainer.job import Parent, TrainingJob, TrainingResult
-from workers.engines import chat, scripted
-from workers.prompt import Codec
+from trainer.job import TrainingResult
 from workers.registry import make
-from workers.retell import retell
 
 
 def plan(state: RunState, base: str, name: str, overrides: Sequence[str]) -> RunConfig:
@@ -81,67 +71,29 @@ def transplant(
     Raises StateError when a lineage could not be trained, so that no run is founded, and whatever ends a run.
     """
     config = driven_at(written, address)
-    if not config.trainer.enabled:
-        raise UsageError("trainer.enabled: got false, expected true; weights of another model can only be learned")
-    if config.trainer.objective.kind == "es":
-        raise UsageError("trainer.objective.kind: got es, expected one that learns from records, such as sft")
+    check(config)
     prepare(config.ray)
     model = find_model(config)
     people = founders(config.population, config.reproduction.hyperparameter_mutation, rng(config.seed, "founders"))
-    lived = _told(source, state, config, model)
     lines = {heir.lineage: ancestry(heir.id, state) for heir in heirs(state)}
     teachers = sorted({one for event in state.history for one in event.selection.survivors})
+    lived = told(_chapters(source, state, config, teachers), model)
     # A population larger than there are heirs repeats them in turn.
-    jobs = [_job(one, line, teachers, config) for one, line in zip(people, cycle(lines.values()), strict=False)]
-    results: list[TrainingResult] = []
-    refs: list[FileRef] = []
-
-    def publish(result: TrainingResult, files: Sequence[FileRef]) -> None:
-        if result.status == "failed":
-            raise StateError(f"{result.individual} could not be trained on {config.model}: {result.reason}")
-        results.append(result)
-        refs.extend(files)
-
-    with cluster(config.ray, config.trainer.jobs * config.trainer.gpus_per_job) as start, asyncio.Runner() as runner:
-        builder = Builder(config, model, str(store), log_directory(store, config), start)
-        runner.run(builder.trainers().train(jobs, lived, publish))
+    jobs = [job(one, line, teachers, config) for one, line in zip(people, cycle(lines.values()), strict=False)]
+    results, refs = learn(jobs, lived, config, model, store)
     origin = Origin(run=state.created.run, model=state.created.model, generations=len(state.history), ancestry=lines)
     found(store, written, model.card, {one.individual: one.adapter for one in results}, origin, refs)
-    return sorted(results, key=lambda one: one.individual)
+    return results
 
 
-def _told(source: Store, state: RunState, config: RunConfig, model: Model) -> pa.Table:
-    """Everything that survivors ever lived through, in the tokens of the new model (schema EXPERIENCE)."""
+def _chapters(source: Store, state: RunState, config: RunConfig, teachers: Sequence[str]) -> Iterator[Chapter]:
+    """Everything that survivors ever lived through."""
     world = make(config.environment.name, config.environment.settings)
-    codec, end = _codec(config, model)
     ledger, old = Ledger(source), config_of(state)
-    tables = []
+    strategies = {one: state.everyone[one].genome.strategy for one in teachers}
     for event in state.history:
         number = event.generation
         steps, lives = (
             ledger.recall(name, number, state.vouched(number), state.attempts(number)) for name in ("steps", "lives")
         )
-        own = {one: state.everyone[one].genome.strategy for one in set(steps["individual"].to_pylist())}
-        told = retell(steps, own, world, codec, end)
-        tables.append(experience(told, lives, old.fitness, horizon=world.horizon))
-    return pa.concat_tables(tables)
-
-
-def _codec(config: RunConfig, model: Model) -> tuple[Codec, tuple[int, ...]]:
-    if model.directory is None:
-        return Codec(scripted.description(1)), ()
-    directory = Path(model.directory)
-    return Codec(chat.description(directory, model.card, context=1, capacity=1)), chat.end_of(directory)
-
-
-def _job(one: Individual, line: tuple[str, ...], teachers: Sequence[str], config: RunConfig) -> TrainingJob:
-    """A founder's birth: from nothing, on the records of its own line and of all other survivors."""
-    others = [individual for individual in teachers if individual not in line]
-    use = [*line, *(others if config.reproduction.learn_from == "survivors" else [])]
-    return TrainingJob(
-        child=one,
-        parents=tuple(Parent(individual=who, adapter=None, weight=float(who == use[0])) for who in use),
-        crossover=LinearCrossover(),
-        mutation=GaussianMutation(strength=0.0),
-        seed=seed63(config.seed, "transplant", one.id),
-    )
+        yield Chapter(steps, lives, strategies, world, old.fitness)

@@ -116,11 +116,12 @@ def read_files(directory: Path, room: Callable[[bytes], int] = lambda config: MA
         raise AdapterRefused(f"{directory}: {error.strerror}") from error
     for name in sorted(names ^ {CONFIG, WEIGHTS}):
         refuse(show(name), "missing" if name not in names else "not a file of an adapter")
-    config = _read_file(directory / CONFIG, MAX_CONFIG_BYTES)
-    return config, _read_file(directory / WEIGHTS, room(config))
+    config = read_file(directory / CONFIG, MAX_CONFIG_BYTES)
+    return config, read_file(directory / WEIGHTS, room(config))
 
 
-def _read_file(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int) -> bytes:
+    """A plain file of at most `limit` bytes. Raises AdapterRefused for anything else."""
     try:
         # Without O_NONBLOCK the open itself would hang on a named pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
