@@ -7,7 +7,7 @@ REQUIREMENTS := requirements/cpu.txt
 RUN ?= deploy/runs/demo.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test check format bench faults faults-long cluster-test prometheus requirements clean
+.PHONY: help demo smoke test check format docs dist bench faults faults-long cluster-test prometheus requirements clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ check: $(VENV)/.installed ## Lint, type-check (strict), prove the import rule
 format: $(VENV)/.installed ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed ## Build the site into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: $(VENV)/.installed ## Make the wheel and the source archive in dist/
+	rm -rf build/lib build/bdist.* *.egg-info
+	$(BIN)/python -c "from setuptools import build_meta as make; make.build_sdist('dist'); make.build_wheel('dist')"
 
 bench: $(VENV)/.installed ## Measure against raw vLLM and raw TRL in one run; prints ratios
 	$(BIN)/python -m tests.bench
