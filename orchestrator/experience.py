@@ -1,17 +1,41 @@
 """What a generation lived through, as the trainers learn from it: steps, and what became of the life of each. Pure."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.config import FitnessConfig
+from orchestrator.config import FitnessConfig, RunConfig
 from orchestrator.fitness import life_values
 from telemetry.records import EndReason
+from telemetry.tables import STEPS
 from trainer.examples import EXPERIENCE
+from trainer.job import TrainingJob
+
+COLUMNS = [name for name in EXPERIENCE.names if name in STEPS.names]
+"""Of the steps."""
+
+
+def lessons(
+    table: Callable[[str, Sequence[str]], pa.Table],
+    lives: pa.Table,
+    jobs: Sequence[TrainingJob],
+    config: RunConfig,
+    *,
+    horizon: int,
+) -> pa.Table:
+    """What the jobs are to learn from, schema EXPERIENCE. Where none of them learns, no steps are read.
+
+    table: gives columns of the generation's committed rows, such as those of `steps`. Raises as `experience`.
+    """
+    if not config.trainer.enabled or all(job.perturbation for job in jobs):
+        return EXPERIENCE.empty_table()
+    return experience(table("steps", COLUMNS), lives, config.fitness, horizon=horizon)
 
 
 def experience(steps: pa.Table, lives: pa.Table, config: FitnessConfig, *, horizon: int) -> pa.Table:
-    """Committed steps and lives of one generation (schemas STEPS and LIVES) as schema EXPERIENCE.
+    """Committed steps (COLUMNS of them) and lives (schema LIVES) of one generation as schema EXPERIENCE.
 
     A life's worth is its fitness; null for one that infrastructure cut short, and for descendants, who are part of what
     their ancestor's life was worth. Raises UsageError when a custom fitness misbehaves.

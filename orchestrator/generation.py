@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from orchestrator.config import RunConfig
 from orchestrator.diversity import action_shares
-from orchestrator.experience import experience
+from orchestrator.experience import lessons
 from orchestrator.reproduction import reproduce
 from orchestrator.run import Run
 from orchestrator.selection import select
@@ -46,6 +46,6 @@ def run_generation(run: Run, rooms: Rooms, config: RunConfig) -> None:
     selection = select(trial.fitness, config.selection, draw, isles=config.population.islands, acted=acted)
     births = reproduce(run.population, selection, config.reproduction, run.next_brood())
     if births.jobs:
-        lived = experience(run.table("steps"), trial.lives, config.fitness, horizon=rooms.workers.horizon)
+        lived = lessons(run.table, trial.lives, births.jobs, config, horizon=rooms.workers.horizon)
         rooms.trainers.train(births.jobs, lived, run.state.births, run.publish)
     run.commit(trial.fitness, trial.suspects, selection, births)
