@@ -85,15 +85,13 @@ class DriverCosts(Config):
     part_seconds: Unknown
     """Lives handed to an agent in one call, and its report taken."""
     wake_seconds: Cost
-    """Per engine that is woken, whatever it then does."""
+    """Whoever hands out lives, woken by a report."""
     wake_agent_seconds: Cost
-    """Per engine at work that is woken to look for lives, and agent."""
+    """A look for lives to begin, per agent."""
     wake_engine_seconds: Cost
-    """Per engine at work that is woken, and engine at work."""
-    wake_hungry_seconds: Cost
-    """Per engine at work that is woken, engine that could take lives but finds no room, and agent."""
+    """The same, per engine at work."""
     wake_batch_seconds: Cost
-    """Per idle engine that is woken, and batch."""
+    """An engine's search for a batch, per batch."""
     ask_seconds: Unknown
     """An actor asked for a sign of life or for its progress."""
     life_seconds: Cost

@@ -60,22 +60,12 @@ class Placement:
         """Engines."""
         self.hungry = 0
         """Of those, with lives to begin."""
-        self._fed = 0
-        """Parties under way on the hungry ones."""
         self._services = [Service() for _ in range(engines)]
         self._unserved = 0
         self._needy: list[tuple[float, int]] = []
         self._idlest: list[tuple[int, int, int]] = []
         self._taken = [0] * plant.agents
         self._hosts = [(0, host) for host in range(plant.agents)]
-
-    @property
-    def searching(self) -> int:
-        """Engines below their part of the room that each try every agent in vain, because none has room."""
-        taken, _ = self._emptiest()
-        if self._room - taken >= min(self._size, self._room):
-            return 0
-        return min(self.hungry, self._most() * self.hungry - self._fed)
 
     def employ(self, number: int) -> Batch | None:
         """As Work.choose: the first batch that nobody is at, or else the one that needs an engine most."""
@@ -129,7 +119,6 @@ class Placement:
         batch.under_way -= part.parties
         self._fill(part.host, -part.parties)
         if batch.queued:
-            self._fed -= part.parties
             self._offer(part.engine)
             return []
         return [part.engine] if self._leave(part.engine) else []
@@ -204,11 +193,9 @@ class Placement:
         service.parties += count
         batch.queued -= count
         batch.under_way += count
-        self._fed += count
         self._fill(host, count)
         if batch.queued:
             self._offer(number)
             return []
         self.hungry -= len(batch.members)
-        self._fed -= sum(self._services[one].parties for one in batch.members)
         return [one for one in sorted(batch.members) if self._leave(one)]

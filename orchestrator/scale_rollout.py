@@ -1,8 +1,8 @@
 """A discrete-event simulation of one generation's lives: engines, agents, driver, sink and store, without any of them.
 
-Time passes from one event to the next. The driver is one loop that takes all that has come in, wakes every engine, and
-begins lives wherever there is room; the sink holds up agents when its buffer is full while it writes; the driver waits
-for the store when it acknowledges. Lives are counted in parties, as the pool counts them.
+Time passes from one event to the next. The driver is one loop that takes all that has come in and begins lives wherever
+there is room; the sink holds up agents when its buffer is full while it writes; the driver waits for the store when it
+acknowledges. Lives are counted in parties, as the pool counts them.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,7 +74,7 @@ class Rollout:
         heappush(self._events, (time, self._number, act, about))
 
     def _post(self, job: Job, about: Any, rings: bool = True) -> None:
-        """Something for the driver to do; with `rings`, engines then look for lives to begin."""
+        """Something for the driver to do; with `rings`, it then looks for lives to begin."""
         self._inbox.append((job, about, rings))
         if not self._turning:
             self._turning = True
@@ -87,7 +87,7 @@ class Rollout:
         for job, about, _rings in inbox:
             at += job(about, at)
         if any(rings for _, _, rings in inbox):
-            at = self._begin(at) + self._wake()
+            at = self._begin(at) + self._plant.costs.driver.wake_seconds.value + self._look()
         self._found.turns += 1
         self._found.driver_seconds += at - self._now
         self._at(at, self._turned, None)
@@ -97,23 +97,16 @@ class Rollout:
         if self._turning:
             self._turn(None)
 
-    def _look(self, searching: int) -> float:
-        """Seconds in which one engine looks at all engines and agents, and searches the agents for so many of them."""
-        costs, agents = self._plant.costs.driver, self._plant.agents
-        looked = costs.wake_agent_seconds.value * agents + costs.wake_engine_seconds.value * self._placement.at_work
-        return looked + costs.wake_hungry_seconds.value * searching * agents
-
-    def _wake(self) -> float:
-        """Seconds in which engines at work look in vain for lives to begin, and idle ones for a batch."""
-        placement, costs = self._placement, self._plant.costs.driver
-        idle = len(self._engines) - placement.at_work
-        looked = placement.at_work * self._look(placement.searching) if placement.at_work else 0.0
-        looked += idle * len(placement.batches) * costs.wake_batch_seconds.value
-        return looked + len(self._engines) * costs.wake_seconds.value
+    def _look(self) -> float:
+        """Seconds of a look at all engines and agents for lives to begin."""
+        costs = self._plant.costs.driver
+        return costs.wake_agent_seconds.value * self._plant.agents + (
+            costs.wake_engine_seconds.value * self._placement.at_work
+        )
 
     def _begin(self, at: float) -> float:
         """Returns when the last part began. Each is looked for."""
-        seconds, looked = value(self._plant.costs.driver.part_seconds), self._look(1)
+        seconds, looked = value(self._plant.costs.driver.part_seconds), self._look()
         for part, lengths, idle in self._placement.begin():
             at += seconds + looked
             self._at(at, self._join, (part, lengths))

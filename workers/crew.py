@@ -7,18 +7,28 @@ from telemetry.member import Member
 
 
 class Bell:
-    """Wakes everybody who waits, each time it rings."""
+    """Wakes everybody who waits, each time it rings; a tap is heard only by who listens for taps, and so is a ring."""
 
     def __init__(self) -> None:
-        self._next = asyncio.Event()
+        self._ring = asyncio.Event()
+        self._tap = asyncio.Event()
 
     def ring(self) -> None:
-        self._next.set()
-        self._next = asyncio.Event()
+        self.tap()
+        self._ring.set()
+        self._ring = asyncio.Event()
+
+    def tap(self) -> None:
+        self._tap.set()
+        self._tap = asyncio.Event()
 
     async def wait(self) -> None:
         """Returns at the next ring."""
-        await self._next.wait()
+        await self._ring.wait()
+
+    async def listen(self) -> None:
+        """Returns at the next tap or ring."""
+        await self._tap.wait()
 
 
 class Crew:

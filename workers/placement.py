@@ -4,6 +4,7 @@ Law: what is decided here is decided at once, without waiting, from what stands 
 was told that something has changed only has to ask again.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +41,9 @@ class Service:
     name: str
     incarnation: int
     ready: bool = False
-    """The weights are loaded."""
+    """The weights are loaded, and there are lives to begin or under way."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there are none any more."""
     turn: int = 0
     """When it last began lives, in parts begun by all."""
     parties: int = 0
@@ -98,28 +101,38 @@ class Placement:
         hosts = [host for host in self._hosts if host.agent.peer is not None]
         if not hosts:
             return None
+        quietest = min(hosts, key=lambda host: host.taken)
+        room = sum(host.room for host in hosts)
+        if any(batch.alone for batch in work.batches if batch.engines):
+            # It is left to drain, for somebody who has to be alone on it.
+            hosts = [host for host in hosts if host is not quietest]
+        roomiest = max(hosts, key=lambda host: host.free, default=None)
+        if quietest.taken and (roomiest is None or not roomiest.free):
+            return None
         # No engine takes all the room before the others have loaded their weights; then the idlest comes first.
-        most = -(-sum(host.room for host in hosts) // max(1, sum(one.hungry for one in self._services)))
+        most = -(-room // max(1, sum(one.hungry for one in self._services)))
         hungry = [one for one in self._services if one.ready and one.hungry and one.lives < most]
         for service in sorted(hungry, key=lambda one: (one.lives, one.turn)):
-            part = self._begin(service, hosts, most - service.lives, work)
+            part = self._begin(service, quietest, roomiest, most - service.lives)
             if part is not None:
                 return part
         return None
 
-    def _begin(self, service: Service, hosts: Sequence[Host], most: int, work: Work) -> Part | None:
-        """Of at most so many lives, or one party."""
+    def dismiss(self) -> None:
+        """Tells services that have nothing under way and nothing to begin; they begin nothing more."""
+        for service in self._services:
+            if service.ready and not service.parties and not service.hungry:
+                service.ready = False
+                service.over.set()
+
+    def _begin(self, service: Service, quietest: Host, host: Host | None, most: int) -> Part | None:
+        """Of at most so many lives, or one party; on the host, unless somebody has to be alone on the quietest."""
         batch = service.batch
         quota = batch.share - service.parties
         if quota <= 0:
             return None
-        quietest = min(hosts, key=lambda host: host.taken)
         if batch.alone and not quietest.taken:
             return self._take(service, quietest, (batch.alone.popleft(),), quietest.room)
-        if any(other.alone for other in work.batches if other.engines):
-            # It is left to drain, for somebody who has to be alone on it.
-            hosts = [host for host in hosts if host is not quietest]
-        host = max(hosts, key=lambda host: host.free, default=None)
         if host is None or not batch.waiting:
             return None
         size = len(batch.waiting[0].tasks)

@@ -150,8 +150,7 @@ class WorkerPool:
     def _batches(self, groups: Sequence[Sequence[Party]]) -> list[Batch]:
         """What an engine serves together: never more adapters than it holds, work for every engine.
 
-        Life by life across the individuals of a batch, so that an interrupted generation holds comparable
-        numbers of all of them.
+        Life by life across the individuals of a batch, so that an interrupted generation holds comparable numbers.
         """
         size = max(1, min(self._capacity, -(-len(groups) // len(self.engines))))
         batches = []
@@ -169,52 +168,53 @@ class WorkerPool:
         self._crew.keep_standing()
         try:
             async with asyncio.TaskGroup() as tasks:
-                for engine in self.engines:
-                    tasks.create_task(self._serve(engine, work, tasks))
+                handing_out = tasks.create_task(self._hand_out(work, tasks))
+                await asyncio.wait([tasks.create_task(self._serve(engine, work)) for engine in self.engines])
+                handing_out.cancel()
         except* Exception as group:  # noqa: BLE001 - the first failure is the one to tell; all are cancelled by now
             raise group.exceptions[0] from None
 
-    async def _serve(self, engine: Member, work: Work, tasks: asyncio.TaskGroup) -> None:
+    async def _hand_out(self, work: Work, tasks: asyncio.TaskGroup) -> None:
+        """Begins lives wherever there is room, whenever something has changed: one look, however many engines."""
+        while True:
+            self._crew.check()
+            while (part := self._placement.begin(work)) is not None:
+                tasks.create_task(self._live_part(part, work))
+            self._placement.dismiss()
+            await self._bell.listen()
+
+    async def _serve(self, engine: Member, work: Work) -> None:
         """Takes batches until nothing is queued nor under way anywhere."""
         while work.queued or work.under_way:
             service = self._placement.employ(engine, work)
             if service is None:
                 await self._bell.wait()
-                self._crew.check()
                 continue
-            reason, charged = await self._live_batch(service, work, tasks)
+            reason, charged = await self._live_batch(service, work)
             self._placement.leave(service)
-            self._bell.ring()
+            if service.batch.queued or not work.under_way:  # else idle engines have no use for it
+                self._bell.ring()
             if reason is not None:
                 await self._crew.lost(engine, service.incarnation, reason, charged=charged)
 
-    async def _live_batch(
-        self, service: Service, work: Work, tasks: asyncio.TaskGroup
-    ) -> tuple[Exception | None, bool]:
-        """Begins lives wherever there is room, until the batch has none to begin or the engine is lost.
-
-        Returns why the engine is to be replaced, and whether that is charged.
-        """
+    async def _live_batch(self, service: Service, work: Work) -> tuple[Exception | None, bool]:
+        """Until nothing is left to begin. Why the engine is to be replaced, if it is, and whether that is charged."""
         try:
             await service.peer.load(list(service.batch.adapters))
         except (RemoteLost, EngineFailure) as error:
             return error, True
         service.ready = True
-        while service.parties or service.hungry:
-            while (part := self._placement.begin(work)) is not None:
-                tasks.create_task(self._live_part(part, work))
-            await self._bell.wait()
-            self._crew.check()
+        self._bell.tap()
+        await service.over.wait()
         return self._return_lost(service, work)
 
     def _return_lost(self, service: Service, work: Work) -> tuple[Exception | None, bool]:
-        """Puts the parties that lost their engine back; returns as `_live_batch`."""
+        """Puts the parties that lost their engine back. Returns as `_live_batch`."""
         if not service.lost:
             return None, False
         parties, first = [party for party, _ in service.lost], service.lost[0][1]
         number = sum(len(party.tasks) for party in parties)
-        taken = preempted(first, service.peer)
-        reason = RemoteLost(f"{number} lives lost it: {first.reason}", preempted=taken)
+        reason = RemoteLost(f"{number} lives lost it: {first.reason}", preempted=preempted(first, service.peer))
         todo = self._retried(parties, reason, work)
         apart = any(map(self._is_suspect, todo))
         work.put_back([replace(party, apart=party.apart or apart) for party in todo])
@@ -241,7 +241,7 @@ class WorkerPool:
                 await self._take(report, part, sink, held_by, work)
         finally:
             self._placement.end(part)
-            self._bell.ring()
+            self._bell.tap()
 
     async def _take(self, report: Report, part: Part, sink: Any, held_by: int, work: Work) -> None:
         """Sorts what became of each party. Raises EnvironmentFailure for a broken world; sees to a lost sink."""

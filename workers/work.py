@@ -100,7 +100,7 @@ class Work:
     acknowledge: Acknowledge | None
     """Commits finished lives; None when nothing is to be recorded."""
     bell: Bell
-    """Rung whenever something here changes."""
+    """Rung whenever something here waits that did not."""
     batches: list[Batch]
     """In the order in which they are to be served."""
     finished: dict[str, Lived] = field(default_factory=dict)

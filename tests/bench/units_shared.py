@@ -61,24 +61,14 @@ def people(config: RunConfig) -> list[Individual]:
 
 
 def wake() -> Figures:
-    """`Placement.begin` where there is nothing to begin, and `Work.choose` where there is nothing to choose."""
+    """`Placement.begin` while there are lives to begin, and `Work.choose` where there is nothing to choose."""
 
-    def searched(engines: int, agents: int, share: float) -> float:
-        """Seconds of one look; a share of the engines could begin lives and finds no room."""
+    def looked(engines: int, agents: int) -> float:
         placement, work = placed(engines, agents)
-        while placement.begin(work):
-            pass
-        for batch in work.batches[int(engines * share) :]:
-            batch.waiting.clear()
         return min(cpu(lambda: placement.begin(work), 20) for _ in range(10))
 
-    square, wide, deep = (
-        searched(AGENTS, AGENTS, 1.0),
-        searched(AGENTS, 4 * AGENTS, 1.0),
-        searched(4 * AGENTS, AGENTS, 1.0),
-    )
+    square, wide, deep = looked(AGENTS, AGENTS), looked(AGENTS, 4 * AGENTS), looked(4 * AGENTS, AGENTS)
     agent, engine = (wide - square) / (3 * AGENTS), (deep - square) / (3 * AGENTS)
-    starved = searched(AGENTS, AGENTS, 0.5)
     _, work = placed(AGENTS, 1)
     for batch in work.batches:
         batch.waiting.clear()
@@ -87,7 +77,6 @@ def wake() -> Figures:
             "wake_seconds": min(asyncio.run(rung(AGENTS)) for _ in range(10)),
             "wake_agent_seconds": max(0.0, agent),
             "wake_engine_seconds": max(0.0, engine),
-            "wake_hungry_seconds": max(0.0, starved - square) / (AGENTS // 2 * AGENTS),
             "wake_batch_seconds": min(cpu(work.choose, 20) for _ in range(10)) / AGENTS,
         }
     }
@@ -99,13 +88,13 @@ async def rung(waiting: int) -> float:
 
     async def wait() -> None:
         while True:
-            await bell.wait()
+            await bell.listen()
 
     tasks = [asyncio.create_task(wait()) for _ in range(waiting)]
     await asyncio.sleep(0)
     begin = time.process_time()
     for _ in range(20):
-        bell.ring()
+        bell.tap()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     seconds = time.process_time() - begin
@@ -115,10 +104,10 @@ async def rung(waiting: int) -> float:
 
 
 def placed(engines: int, agents: int) -> tuple[Placement, Work]:
-    """Engines that stand, each with a batch of more lives than there is room for."""
+    """Engines that stand, each with a batch of 64 lives, and room for all of them."""
     config = settings()
     founder = people(config)[0]
-    room = 16 * engines // agents or 1
+    room = 64 * engines // agents
     groups = [[LifeTask(founder, life, life, f"{number}/{life}") for life in range(64)] for number in range(engines)]
     batches = [Batch((None,), waiting=deque(parties)) for parties in form(groups, False)]
     work = Work(None, Bell(), batches)

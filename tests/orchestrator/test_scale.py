@@ -129,11 +129,10 @@ def test_the_driver_is_busy_for_as_long_as_its_parts_say() -> None:
     assert found.driver_seconds == pytest.approx(found.parts * 0.01 + 32 * 0.001 + found.commits * 0.1)
 
 
-def test_waking_costs_what_placement_searches() -> None:
+def test_a_look_for_every_call_and_one_in_vain_for_every_turn() -> None:
     one = plant(shape=(8, 64), engines=8, agents=8, room=8, costs=costs(driver__wake_agent_seconds=1e-4))
     found = roll_out(one)
-    # A look for every call, and one in vain of each engine that is at work in a turn.
-    assert found.parts * 8 * 1e-4 < found.driver_seconds <= (found.parts + found.turns * 8) * 8 * 1e-4
+    assert found.parts * 8 * 1e-4 < found.driver_seconds <= (found.parts + found.turns) * 8 * 1e-4 * 1.001
 
 
 def test_a_slow_sink_holds_up_agents_and_is_the_bottleneck() -> None:
