@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from orchestrator.cluster import cluster
 from orchestrator.config import FitnessConfig, RunConfig
-from orchestrator.driver import log_directory
+from orchestrator.driver import log_directory, terminable
 from orchestrator.experience import experience
 from orchestrator.needs import trainer_gpus
 from orchestrator.rooms import Builder, Model
@@ -97,7 +97,7 @@ def learn(jobs: Sequence[TrainingJob], lived: pa.Table, config: RunConfig, model
         results.append(result)
         refs.extend(files)
 
-    with cluster(config.ray, trainer_gpus(config)) as start, asyncio.Runner() as runner:
+    with cluster(config.ray, trainer_gpus(config)) as start, terminable(), asyncio.Runner() as runner:
         builder = Builder(config, model, str(store), log_directory(store, config), start)
         runner.run(builder.trainers().train(jobs, lived, publish))
     return sorted(results, key=lambda one: one.individual), refs

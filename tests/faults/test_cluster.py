@@ -148,6 +148,20 @@ def test_a_signal_commits_what_has_finished(tmp_path: Path, digest: str, signum:
     resumed(tmp_path / "chaos", digest)
 
 
+def test_a_signal_ends_what_is_no_run_as_well(tmp_path: Path) -> None:
+    with start(tmp_path, "generations=1", "population.lives=4") as driver:
+        assert driver.end() == 0, driver.text()
+    run = tmp_path / "chaos"
+    with Driver(run, "evaluate", run, "--lives", "100000") as driver:
+        driver.until(lambda: driver.actors("agent"))
+        processes = family(driver.process.pid)
+        time.sleep(1)
+        driver.process.send_signal(signal.SIGTERM)
+        assert driver.end(30) == 143
+        assert not survivors(processes)
+        assert driver.text().splitlines()[-1].startswith("error: stopped by a signal")
+
+
 def test_a_second_signal_waits_for_nothing(tmp_path: Path, digest: str) -> None:
     with start(tmp_path) as driver:
         driver.until(driver.living)
