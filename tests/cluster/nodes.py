@@ -56,11 +56,13 @@ class Node:
         self.name = f"node-{number}"
         self.address = f"{NETWORK}.{10 + number}"
         self.own = folder / self.name
-        home = self.own / HOME.removeprefix("/")
-        (home / ".ray").mkdir(parents=True, mode=0o700)
-        (home / ".ray" / "auth_token").write_text(token)
-        (home / ".ray" / "auth_token").chmod(0o600)
-        (self.own / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
+        self.home = self.own / HOME.removeprefix("/")
+        """Where HOME is from here."""
+        (self.home / ".ray").mkdir(parents=True, mode=0o700)
+        (self.home / ".ray" / "auth_token").write_text(token)
+        (self.home / ".ray" / "auth_token").chmod(0o600)
+        # As Debian has it: the name of the machine leads to nobody else's address.
+        (self.own / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
         self.env = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": HOME,
@@ -111,12 +113,12 @@ class Node:
 
     def file(self, name: str, text: str) -> Path:
         """Puts a file into the node's home; its path there."""
-        (self.own / HOME.removeprefix("/") / name).write_text(text)
+        (self.home / name).write_text(text)
         return Path(HOME) / name
 
     def actors(self) -> list[str]:
         """Names of the actors here, by the logs that they write."""
-        logs = self.own / HOME.removeprefix("/") / ".cache" / "forager" / "logs"
+        logs = self.home / ".cache" / "forager" / "logs"
         found = []
         for process in family(self.init):
             with suppress(psutil.Error, OSError):
@@ -143,6 +145,11 @@ class Node:
     def log(self) -> str:
         """What Ray said when it was started."""
         return (self.own / "node.log").read_text(errors="replace")[-2000:]
+
+    def said(self) -> str:
+        """The ends of what the actors of this node wrote."""
+        logs = sorted((self.home / ".cache" / "forager" / "logs").rglob("*.log"))
+        return "".join(f"\n{self.name} {log.stem}: {log.read_text(errors='replace')[-1000:]}" for log in logs)
 
     def _wide(self) -> dict[str, str]:
         return {**self.env, "COLUMNS": "160", "NO_COLOR": "1"}

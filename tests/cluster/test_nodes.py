@@ -13,10 +13,12 @@ from tests.cluster.nodes import Away, Node, Site
 from tests.faults.striking import RUN_FILE, calm
 from tests.inprocess import output
 
-pytestmark = [pytest.mark.namespaces, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.namespaces, pytest.mark.timeout(900)]
 
-HANG = 5.0
-"""Seconds without a sign of life."""
+PATIENCE = 240.0
+"""Seconds for what comes soon: five machines share the cores of one."""
+HANG = 120.0
+"""Seconds without a sign of life. Nothing hangs here, but much is slow."""
 TEXT = RUN_FILE.format(generations=3, lives=64, hang_timeout=HANG)
 
 
@@ -57,8 +59,8 @@ def acknowledged(run: str, generation: int) -> list[tuple[str, int, str]]:
 def test_a_run_on_three_machines_is_the_run_on_one(nodes: Site, bucket: str, digest: str) -> None:
     _, second, third = nodes.nodes
     with start(second, nodes, bucket, "calm") as driver:
-        driver.until(lambda: second.actors() and third.actors())
-        assert driver.end(180) == 0, driver.text()
+        driver.until(lambda: second.actors() and third.actors(), PATIENCE)
+        assert driver.end(PATIENCE) == 0, driver.text()
     healthy(f"{bucket}/calm/chaos", digest)
     status = json.loads(output("status", f"{bucket}/calm/chaos", "--json"))
     assert status["finished"] is True
@@ -69,20 +71,20 @@ def test_machines_and_drivers_that_come_and_go_change_nothing(nodes: Site, bucke
     _, second, third = nodes.nodes
     run = f"{bucket}/struck/chaos"
     with start(second, nodes, bucket, "struck") as driver:
-        driver.until(lambda: third.actors() and lived(run) >= 64)
+        driver.until(lambda: third.actors() and lived(run) >= 64, PATIENCE)
         fourth = nodes.add()
         fourth.ready()
         gone = [name for name in third.actors() if "trainer" not in name]
         nodes.remove(third)
         for name in gone:
-            driver.until(lambda name=name: driver.heard(f"{name}.1: started"))
+            driver.until(lambda name=name: driver.heard(f"{name}.1: started"), PATIENCE)
         assert fourth.actors(), "nobody moved to the machine that came"
         assert 64 <= lived(run) < 3 * 4 * 64, "the run was over before anything happened to it"
         driver.kill()
         assert driver.end(30) == -signal.SIGKILL
     before = lived(run)
     with fourth.drive(run, "resume", run, "--address", nodes.address) as driver:
-        assert driver.end(240) == 0, driver.text()
+        assert driver.end(PATIENCE) == 0, driver.text()
     assert before < 3 * 4 * 64
     healthy(run, digest)
 
