@@ -7,7 +7,7 @@ REQUIREMENTS := requirements/cpu.txt
 RUN ?= deploy/runs/demo.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test check format docs dist bench faults faults-long cluster-test prometheus requirements clean
+.PHONY: help demo smoke test check format docs dist bench faults faults-long cluster-test prometheus slurm requirements clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ cluster-test: $(VENV)/.installed ## Real runs on machines made of namespaces tha
 prometheus: $(VENV)/.installed ## Fetch the Prometheus server for its tests (Debian only)
 	@scratch=$$(mktemp -d) && cd $$scratch && apt-get update -qq && apt-get download -qq prometheus && \
 		dpkg -x prometheus_*.deb . && cp usr/bin/prometheus usr/bin/promtool $(CURDIR)/$(BIN)/ && rm -r $$scratch
+
+slurm: $(VENV)/.installed ## Fetch Slurm (Debian only, needs root) and run a job on two nodes of it
+	@scratch=$$(mktemp -d) && cd $$scratch && apt-get update -qq && apt-get download -qq slurmctld slurmd slurm-client \
+		slurm-wlm-basic-plugins libhwloc15 && for one in *.deb; do dpkg -x $$one $(CURDIR)/$(VENV)/slurm; done; \
+		rm -r $$scratch
+	$(BIN)/pytest -m faults tests/deploy
 
 COMPILE = uv pip compile --override requirements/overrides.txt --python-version 3.11 --no-emit-index-url \
 	--no-emit-find-links --no-annotate --no-header
