@@ -24,8 +24,9 @@ from telemetry import open_run as open_tables
 from telemetry.failures import UsageError
 from telemetry.numerals import interval
 from telemetry.seeds import held_out_world_seed, rng
-from tests.forager import ROOT, SMOKE
+from tests.forager import ROOT, SMOKE, Result, command, environment
 from tests.inprocess import files, forager_here, output, refused
+from tests.system.hub import Hub, serving
 from tests.system.test_transplant import set_all
 
 SETTINGS = (
@@ -264,9 +265,9 @@ def test_datasets_loads_every_table(run: Path, exported: Path, tmp_path: Path) -
         " cache_dir=sys.argv[2]) for one in names}\n"
         "print(json.dumps({one: [len(rows), rows.column_names] for one, rows in tables.items()}))\n"
     )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-c", program, exported, tmp_path / "cache"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    environ = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    arguments = [sys.executable, "-c", program, exported, tmp_path / "cache"]
+    done = subprocess.run(arguments, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert {name: columns for name, (_, columns) in found.items()} == {one: SCHEMAS[one].names for one in COLUMNS}
@@ -280,3 +281,37 @@ def test_an_upload_needs_a_name_and_a_token(run: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     refused(forager_here("export", run, tmp_path / "out", "--push", "me/it"), 2, "HF_TOKEN")
     assert files(tmp_path) == []
+
+
+def pushed(run: Path, out: Path, hub: Hub, home: Path) -> Result:
+    """An export with an upload, in a process of its own: the library reads its environment when it is imported."""
+    environ = {name: value for name, value in environment().items() if not name.startswith("HF_")}
+    environ |= {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_of_mine", "HF_HOME": str(home)}
+    arguments = command("export", run, out, "--push", "me/lives", "--license", "cc-by-4.0")
+    done = subprocess.run(arguments, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def test_what_is_pushed_is_what_was_exported_by_the_users_own_token(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with serving() as hub:
+        result = pushed(run, out, hub, tmp_path / "home")
+    assert result.code == 0, result
+    models = {f"model/me/lives-{folder.name}": folder for folder in (out / "adapters").iterdir()}
+    assert models
+    assert set(hub.repositories) == {"dataset/me/lives", *models} == set(hub.files)
+    assert {asked["visibility"] for asked in hub.repositories.values()} == {"private"}
+    assert hub.authorizations == {"Bearer hf_of_mine"}
+    for name, folder in models.items():
+        assert hub.files[name] == {path.name: path.read_bytes() for path in folder.iterdir()}
+    own = [path for path in files(out) if "adapters" not in path.relative_to(out).parts]
+    assert hub.files["dataset/me/lives"] == {str(path.relative_to(out)): path.read_bytes() for path in own}
+    assert "hf_of_mine" not in result.out + result.err
+
+
+def test_a_hub_that_refuses_is_one_line_and_the_export_stays(run: Path, tmp_path: Path) -> None:
+    with serving(refuses="lives") as hub:
+        result = pushed(run, tmp_path / "out", hub, tmp_path / "home")
+    refused(result, 5, "--push: me/lives", "You may not do that")
+    assert hub.files == {}
+    check_sums(tmp_path / "out")
