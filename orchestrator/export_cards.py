@@ -22,6 +22,7 @@ from telemetry import __version__
 from telemetry.models import BUNDLED
 from telemetry.numerals import interval, number
 from telemetry.records import Individual
+from workers.action import describe
 
 HUB_NAMES = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Bundled models under the names that the hub knows them by."""
@@ -95,7 +96,7 @@ def model_card(
         source=source,
         base=base,
         bundled=source.model.id in BUNDLED,
-        rules=clean(str(world.rules), 5000),
+        rules=clean(" ".join(part for part in (str(world.rules), describe(getattr(world, "tools", ()))) if part), 5000),
         strategy=clean(strategy, 2000),
         held_out=[*held_out, *(row for row in founder if row not in held_out)],
         results=results,
