@@ -1,7 +1,10 @@
 """The Ray cluster under a run: joined or started, quiet, and ended with the driver."""
 
 import logging
+import math
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
@@ -11,12 +14,16 @@ import psutil
 
 from orchestrator.config import RayConfig
 from orchestrator.credentials import prepare
+from orchestrator.needs import missing
 from orchestrator.reaper import reaped
 from telemetry import processes
 from telemetry.actors import Place
 from telemetry.failures import ClusterLostError, UsageError
+from telemetry.reservations import EVERY, LOOK_SECONDS
 from telemetry.supervisor import Cluster
 
+Note = Callable[[str], None]
+"""Takes what goes on, in words."""
 Start = Callable[..., Any]
 """`await start(build, place, start_timeout=..., call_timeout=..., hang_timeout=...)`: hosts what `build` returns."""
 
@@ -35,12 +42,18 @@ SETTINGS = {
 }
 
 
+def to_stderr(text: str) -> None:
+    """Says what goes on where there is no display."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
-def cluster(config: RayConfig, gpus: float = 0.0) -> Iterator[Start]:
+def cluster(config: RayConfig, gpus: Sequence[float] = (), note: Note = to_stderr) -> Iterator[Start]:
     """Yields the function that starts hosted objects; everything it started is gone afterwards.
 
-    Raises UsageError when the cluster has fewer than `gpus` GPUs, ClusterLostError when it cannot be reached; so does
-    every wait for a hosted object once it is lost.
+    gpus: of each actor that holds some, all at the same time. A joined cluster without room for them is waited for, as
+    `note` is told. Raises UsageError when a cluster started here has no room for them, ClusterLostError when a joined
+    one cannot be reached or has none in time; so does every wait for a hosted object once the cluster is lost.
     """
     prepare(config)
     if config.executor == "inprocess":
@@ -48,12 +61,12 @@ def cluster(config: RayConfig, gpus: float = 0.0) -> Iterator[Start]:
         return
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    with reaped(), _connected(config, gpus) as hosts:
+    with reaped(), _connected(config, gpus, note) as hosts:
         yield hosts.start
 
 
 @contextmanager
-def _connected(config: RayConfig, gpus: float) -> Iterator[Cluster]:
+def _connected(config: RayConfig, gpus: Sequence[float], note: Note) -> Iterator[Cluster]:
     import ray
 
     before = set(psutil.Process().children())
@@ -71,19 +84,36 @@ def _connected(config: RayConfig, gpus: float) -> Iterator[Cluster]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ClusterLostError(f"Ray cluster {config.address or 'on this machine'}: {reason}") from error
-    hosts = Cluster()
+    hosts = Cluster(wait=config.wait, note=note)
     started = [process for process in psutil.Process().children() if process not in before]
     try:
-        present = ray.cluster_resources().get("GPU", 0.0)
-        if present < gpus:
-            raise UsageError(
-                f"engine.gpus and trainer.gpus_per_job: need {gpus:g} GPUs in all, the cluster has {present:g};"
-                " lower them or join a larger cluster"
-            )
+        _wait_for_nodes(config, gpus, note)
         yield hosts
     finally:
         hosts.close()
         _shut_down(started)
+
+
+def _wait_for_nodes(config: RayConfig, gpus: Sequence[float], note: Note) -> None:
+    """Returns once all that the run needs is there."""
+    import ray
+
+    began = time.monotonic()
+    told = -math.inf
+    while lack := missing(gpus, config.cpus, [node["Resources"] for node in ray.nodes() if node["Alive"]]):
+        now = time.monotonic()
+        if config.address is None:
+            raise UsageError(
+                f"engine.gpus and trainer.gpus_per_job: {lack} on this machine; lower them, or join a larger cluster"
+            )
+        if now - began >= config.wait:
+            raise ClusterLostError(
+                f"Ray cluster {config.address}: {lack} after {config.wait:g} s (ray.wait); resume when nodes joined it"
+            )
+        if now - told >= EVERY:
+            note(f"waiting for the cluster: {lack}")
+            told = now
+        time.sleep(LOOK_SECONDS)
 
 
 def _shut_down(started: Sequence[psutil.Process]) -> None:

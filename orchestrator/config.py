@@ -140,6 +140,11 @@ class RayConfig(Config):
     """Address of a running cluster, or null to start one on this machine."""
     object_store_mib: int = Field(default=256, ge=80, le=1_000_000)
     """Shared memory of the object store of a cluster started here, in MiB."""
+    cpus: float = Field(default=0.0, ge=0, le=10_000_000)
+    """CPU cores that the nodes of a joined cluster must have together before anything starts; 0 takes what is there."""
+    wait: float = Field(default=600.0, ge=0, le=31_536_000)
+    """Seconds to wait for nodes of a joined cluster: for all GPUs and `cpus` before anything starts, and later for room
+    for the first engine or trainer when all are lost."""
 
 
 class BudgetConfig(Config):
@@ -256,18 +261,6 @@ class RunConfig(Config):
         for field, (got, expected) in rules.items():
             if got != expected:
                 raise ValueError(f"{field}: got {got}, expected {expected} with trainer.objective.kind 'es'")
-
-
-def engine_gpus(config: RunConfig) -> float:
-    """GPUs that all engines of a run hold at the same time."""
-    return config.engine.count * config.engine.gpus if isinstance(config.engine, VllmEngineConfig) else 0.0
-
-
-def gpus_needed(config: RunConfig) -> float:
-    """GPUs that all engines and trainers of a run hold at the same time."""
-    return engine_gpus(config) + (
-        config.trainer.jobs * config.trainer.workers * config.trainer.gpus_per_job if config.trainer.enabled else 0.0
-    )
 
 
 OPERATIONAL = ("workers", "ledger", "metrics", "trackers", "ray", "evaluation")

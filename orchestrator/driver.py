@@ -13,13 +13,14 @@ from types import FrameType
 
 from orchestrator.address import driven_at
 from orchestrator.cluster import cluster
-from orchestrator.config import RunConfig, engine_gpus, gpus_needed
+from orchestrator.config import RunConfig
 from orchestrator.credentials import prepare
 from orchestrator.display import Display, open_display
 from orchestrator.evaluation import HeldOut, Player, founder_of, in_manner, model_rows, reference_rows
 from orchestrator.events import EvaluationRow
 from orchestrator.fitness import load_function
 from orchestrator.generation import Rooms, run_generation
+from orchestrator.needs import engine_gpus, trainer_gpus
 from orchestrator.observe import MetricsListener
 from orchestrator.rooms import Builder, Model, Tick, TrainersRoom, WorkersRoom, find_model
 from orchestrator.run import Run, champion, create, reopen
@@ -116,7 +117,7 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
     with (
         tracked(run, log_directory(run.store, config)) as listeners,  # before Ray, which passes the environment on
         open_display(config, run.state) as display,
-        cluster(config.ray, gpus_needed(config)) as start_actor,
+        cluster(config.ray, engine_gpus(config) + trainer_gpus(config), display.note) as start_actor,
         _terminable(),  # after Ray, which installs a handler of its own
         asyncio.Runner() as runner,
     ):

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import RunConfig, gpus_needed
+from orchestrator.config import RunConfig
+from orchestrator.needs import engine_gpus, trainer_gpus
 from telemetry.models import on_disk
 from workers.environment import is_shared
 from workers.guard import Guard, SharedGuard
@@ -80,7 +81,7 @@ def estimate(config: RunConfig) -> dict[str, Any]:
         "engines": config.engine.count,
         "agents": config.workers.agents,
         "trainers": config.trainer.jobs if config.trainer.enabled else 0,
-        "gpus": gpus_needed(config),
+        "gpus": sum(engine_gpus(config) + trainer_gpus(config), 0.0),
         "model_gib": None if model_bytes is None else round(model_bytes / 2**30, 2),
         "memory_gib_at_least": None if model_bytes is None else round(_memory(config, model_bytes) / 2**30, 1),
     }

@@ -159,11 +159,10 @@ class Builder:
         self._keys = engines.keys_of(config.engine)
 
     async def workers(self) -> WorkerPool:
-        """The worker pool with all engines and agents up."""
+        """The worker pool with an engine and all agents up; further engines follow as they find room and start."""
         config, restarts = self._config, self._config.workers.restarts
         engines_ = [Member("engine", index, partial(self._engine, index)) for index in range(config.engine.count)]
-        await asyncio.gather(*(engine.start(restarts) for engine in engines_))
-        description = await _description(engines_[0], restarts)
+        description = await _description(await _first(engines_, restarts), restarts)
         sink = Member("sink", 0, self._sink)
         agents = [
             Member("agent", index, partial(self._agent, index, description)) for index in range(config.workers.agents)
@@ -215,10 +214,11 @@ class Builder:
         host = partial(self._host, build, gpus=config.gpus_per_job, call_timeout=config.timeout)
         if config.workers == 1:
             return await host(f"trainer-{index}")
+        names = [f"trainer-{index}-{rank}" for rank in range(config.workers)]
+        host = partial(host, together=names)
         # On this machine alone, nothing of the group is to be heard outside.
         inside = self._config.ray.address is None
         host = partial(host, environment={"GLOO_SOCKET_IFNAME": "lo"} if inside else None)
-        names = [f"trainer-{index}-{rank}" for rank in range(config.workers)]
         return await join(names, host, "127.0.0.1" if inside else None)
 
     async def _host(
@@ -229,6 +229,7 @@ class Builder:
         gpus: float = 0.0,
         environment: Mapping[str, str] | None = None,
         call_timeout: float | None = None,
+        together: Sequence[str] = (),
     ) -> Any:
         # Keys travel to the engine as an argument: plugins, and whatever they start, read the environment.
         known = dict.fromkeys(self._keys, "") | dict(environment or {})
@@ -236,11 +237,23 @@ class Builder:
         log = self._logs / f"{name}.log" if self._logs else None
         return await self._start(
             build,
-            Place(name, gpus=gpus, environment=known, log=log),
+            Place(name, gpus=gpus, environment=known, log=log, together=tuple(together)),
             start_timeout=limits.start_timeout,
             call_timeout=call_timeout or limits.call_timeout,
             hang_timeout=limits.hang_timeout,
         )
+
+
+async def _first(members: Sequence[Member], restarts: int) -> Member:
+    """The first that stands; the others go on starting. Raises what kept one from it, if that comes first."""
+    starts = {asyncio.create_task(member.start(restarts)): member for member in members}
+    done, others = await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
+    for start in others:
+        # Whoever needs them starts them again, and is told.
+        start.add_done_callback(lambda start: start.cancelled() or start.exception())
+    for start in done:
+        start.result()
+    return starts[done.pop()]
 
 
 async def _description(engine: Member, restarts: int) -> ModelDescription:

@@ -32,6 +32,18 @@ class Place:
     """File that takes the process's standard output and error; without, or where it cannot be made, Ray's do."""
     concurrency: int = 10_000
     """Calls under way at the same time; the sign of life is one of them."""
+    together: tuple[str, ...] = ()
+    """Names of actors that are of use only together, if it is one of them: they get what they ask for all at once."""
+
+    @property
+    def party(self) -> tuple[str, ...]:
+        """Itself and those it is of no use without."""
+        return self.together or (self.name,)
+
+    @property
+    def role(self) -> str:
+        """What it is, such as engine."""
+        return self.name.partition("-")[0]
 
 
 class Shell:
@@ -84,20 +96,25 @@ class Actor:
         return await settle(self.handle.call.remote(name, *args), self.timeout, name)
 
 
-def create(build: Callable[[], Any], place: Place, node: str | None) -> Any:
-    """An actor that hosts what `build` returns, on the node if that can be."""
+def create(build: Callable[[], Any], place: Place, node: str | None, group: Any = None) -> Any:
+    """An actor that hosts what `build` returns, in its placement group or else on the node if that can be."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+    where: Any = "SPREAD"
+    if group is not None:
+        where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=place.party.index(place.name))
+    elif node:
+        where = NodeAffinitySchedulingStrategy(node, soft=True)
     options: dict[str, Any] = {
         "num_cpus": place.cpus,
         "num_gpus": place.gpus,
-        # A byte: what needs nothing goes to any node, whatever was asked for.
-        "memory": 1,
+        # A byte: what needs nothing goes to any node, whatever was asked for. A placement group reserves none.
+        "memory": 0 if group is not None else 1,
         "max_restarts": 0,
         "max_task_retries": 0,
         "max_concurrency": place.concurrency,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True) if node else "SPREAD",
+        "scheduling_strategy": where,
         "runtime_env": {"env_vars": dict(place.environment)},
     }
     return ray.remote(Shell).options(**options).remote(build, None if place.log is None else str(place.log))

@@ -21,10 +21,13 @@ class Nodes:
         self._leaving: frozenset[str] = frozenset()
         self._suspected: dict[str, float] = {}
         self._carried: Counter[str] = Counter()
+        self._accelerated: frozenset[str] = frozenset()
 
-    def tell(self, present: Iterable[str], leaving: Iterable[str]) -> None:
-        """What Ray says now. Who was said to be leaving stays so: none comes back under the same id."""
+    def tell(self, present: Iterable[str], leaving: Iterable[str], accelerated: Iterable[str] = ()) -> None:
+        """What Ray says now; `accelerated` have GPUs. Who was said to be leaving stays so: none comes back under the
+        same id."""
         self.present = frozenset(present)
+        self._accelerated = frozenset(accelerated)
         self._leaving |= frozenset(leaving)
 
     def suspect(self, node: str) -> None:
@@ -40,9 +43,13 @@ class Nodes:
         return not self._leaving.isdisjoint(nodes)
 
     def take(self) -> str | None:
-        """The node that carries least, which now carries one actor more; None when there is none to trust."""
+        """The node that carries least, which now carries one actor more; None when there is none to trust.
+
+        One without GPUs where there are some: the processors beside GPUs have enough to do.
+        """
         late = time.monotonic() - SUSPECT_SECONDS
         fit = [node for node in self.present - self._leaving if self._suspected.get(node, late) <= late]
+        fit = [node for node in fit if node not in self._accelerated] or fit
         node = min(fit, key=lambda one: (self._carried[one], one), default=None)
         self.carry(node)
         return node

@@ -7,9 +7,9 @@ busy itself does not take its actors for dead; and nothing here ever waits for a
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from threading import Event, Thread
@@ -17,9 +17,11 @@ from typing import Any
 
 from telemetry import processes
 from telemetry.actors import Actor, Place, create, machine
+from telemetry.aside import aside
 from telemetry.failures import ClusterLostError
 from telemetry.nodes import Nodes
 from telemetry.remote import NoAnswer, RemoteLost, ReplyLost, settle
+from telemetry.reservations import Reservations
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +126,7 @@ class Supervised(Actor):
         if self._process is not None:
             processes.kill(processes.families([self._process]))
         # For its processes elsewhere, and so that Ray gives back what it held.
-        _aside(partial(_ray_kill, self.handle))
+        aside(partial(_ray_kill, self.handle))
 
 
 class Cluster:
@@ -134,10 +136,14 @@ class Cluster:
     When that has not been so for `lost_timeout` seconds, every wait for an actor raises ClusterLostError.
     """
 
-    def __init__(self, lost_timeout: float = LOST_SECONDS) -> None:
+    def __init__(
+        self, lost_timeout: float = LOST_SECONDS, wait: float = math.inf, note: Callable[[str], None] = log.warning
+    ) -> None:
+        """wait, note: as `Reservations` takes them."""
         self._lost_timeout = lost_timeout
         self._beats = 0
         self._nodes = Nodes()
+        self._reservations = Reservations(wait, note)
         self._closed = Event()
         self._listener = Thread(target=self._listen, name="cluster listener", daemon=True)
         self._lost: asyncio.Future[Exception] | None = None
@@ -149,25 +155,28 @@ class Cluster:
         """An actor hosting what `build` returns. Raises RemoteLost, ClusterLostError, or what `build` raised.
 
         start_timeout, call_timeout: seconds it may take to start, and to answer a call; hang_timeout: seconds without
-        a sign of life after which it is killed.
+        a sign of life after which it is killed. The wait for a node with room counts for none of them.
         """
         lost = self._watched()
         # In a thread: it waits for the control plane.
-        await _unless(asyncio.wrap_future(_aside(self._look)), lost)
+        await _unless(asyncio.wrap_future(aside(self._look)), lost)
+        group = await _unless(self._reservations.made(place), lost)
         present = self._nodes.present
-        chosen = None if place.cpus or place.gpus else self._nodes.take()
+        chosen = None if group is not None else self._nodes.take()
+        unreserved = asyncio.ensure_future(self._reservations.gone(place))
         try:
-            handle = await _unless(asyncio.wrap_future(_aside(partial(create, build, place, chosen))), lost)
+            handle = await _unless(asyncio.wrap_future(aside(partial(create, build, place, chosen, group))), lost)
             try:
-                where, pid, node = await _unless(_ready(handle, start_timeout), lost)
+                where, pid, node = await _unless(_ready(handle, start_timeout), lost, unreserved)
             except BaseException:
-                _aside(partial(_ray_kill, handle))
+                aside(partial(_ray_kill, handle))
                 raise
         except RemoteLost as error:
             log = "" if place.log is None else f"; see {place.log}"
             gone = self._nodes.any_leaving(present if chosen is None else [chosen])
-            raise RemoteLost(f"{error}{log}", preempted=gone) from error
+            raise RemoteLost(f"{error}{log}", preempted=gone or error.preempted) from error
         finally:
+            unreserved.cancel()
             self._nodes.release(chosen)
         self._nodes.carry(node)
         return Supervised(
@@ -225,9 +234,11 @@ class Cluster:
         with suppress(Exception):
             # Asked when it is not connected, Ray would start a cluster of its own.
             if ray.is_initialized():
-                present = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+                alive = [node for node in ray.nodes() if node["Alive"]]
+                present = [node["NodeID"] for node in alive]
+                accelerated = [node["NodeID"] for node in alive if node["Resources"].get("GPU")]
                 # Ray has no public question for it.
-                self._nodes.tell(present, state.get_draining_nodes())
+                self._nodes.tell(present, state.get_draining_nodes(), accelerated)
                 return True
         return False
 
@@ -265,21 +276,6 @@ async def _unless(answer: Awaitable[Any], *losses: "asyncio.Future[Exception]") 
         raise next(loss.result() for loss in losses if loss.done())
     finally:
         answering.cancel()
-
-
-def _aside(work: Callable[[], Any]) -> "Future[Any]":
-    """Runs blocking work in a thread that nobody has to wait for, not even the end of this process."""
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - raised where the work is awaited, if it still is
-            future.set_exception(error)
-
-    Thread(target=run, name="aside", daemon=True).start()
-    return future
 
 
 def _ray_kill(handle: Any) -> None:

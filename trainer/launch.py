@@ -6,8 +6,8 @@ A store that fails, or trainers that cannot be started at all, do stop the run.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -50,38 +50,58 @@ class TrainerPool:
         Jobs whose parents left more records go first, so that the last trainer to finish does so early. Raises
         NoProgressError when no trainer can be started, and any ForagerError that a trainer or `publish` raised.
         """
-        work = [(job, of_parents(steps, job)) for job in jobs]
-        pending = deque(sorted(work, key=lambda item: (-item[1].num_rows, item[0].child.id)))
-        hands = [asyncio.create_task(self._work(one, pending, publish)) for one in self._trainers[: len(work)]]
+        work = sorted(
+            (_Task(job, of_parents(steps, job)) for job in jobs),
+            key=lambda task: (-task.steps.num_rows, task.job.child.id),
+        )
+        queue: asyncio.Queue[_Task] = asyncio.Queue()
+        for task in work:
+            queue.put_nowait(task)
+        hands = [asyncio.create_task(self._work(one, queue, publish)) for one in self._trainers[: len(work)]]
+        over = asyncio.create_task(queue.join())
         try:
-            await asyncio.gather(*hands)
-        finally:
+            await asyncio.wait([over, *hands], return_when=asyncio.FIRST_COMPLETED)
             for hand in hands:
-                hand.cancel()
-            await asyncio.gather(*hands, return_exceptions=True)
+                if hand.done():
+                    hand.result()
+        finally:
+            for one in (over, *hands):
+                one.cancel()
+            await asyncio.gather(over, *hands, return_exceptions=True)
 
-    async def _work(self, trainer: Member, pending: deque[tuple[TrainingJob, pa.Table]], publish: Publish) -> None:
-        while pending:
-            job, steps = pending.popleft()
-            result, refs = await self._run(trainer, job, steps)
-            publish(result, refs)
-
-    async def _run(
-        self, trainer: Member, job: TrainingJob, steps: pa.Table
-    ) -> tuple[TrainingResult, Sequence[FileRef]]:
-        tries = 0
+    async def _work(self, trainer: Member, queue: "asyncio.Queue[_Task]", publish: Publish) -> None:
+        """Does jobs until it is told to stop."""
         while True:
-            peer, incarnation = await trainer.start(self._config.retries), trainer.incarnation
-            try:
-                result, refs = await peer.run(job, steps)
-            except ForagerError:
-                raise
-            except Exception as error:  # noqa: BLE001 - a lost, hung or crashed trainer costs a try, never the run
-                # The job is charged, not the trainer: jobs that nobody can finish must not use up the trainers.
-                lost = await trainer.lost(incarnation, error, self._config.retries, charged=False)
-                tries += lost and not getattr(error, "preempted", False)
-                if tries > self._config.retries:
-                    return keep_parent(job, in_words(error)), ()
+            # Before it takes a job: one that waits for a node must not keep the others from it.
+            await trainer.start(self._config.retries)
+            task = await queue.get()
+            trained = await self._try(trainer, task)
+            if trained is None:
+                queue.put_nowait(task)
             else:
-                trainer.progressed()
-                return result, refs
+                publish(*trained)
+            queue.task_done()
+
+    async def _try(self, trainer: Member, task: "_Task") -> tuple[TrainingResult, Sequence[FileRef]] | None:
+        """How the job ended; None when it lost its trainer and is to be tried again."""
+        peer, incarnation = await trainer.start(self._config.retries), trainer.incarnation
+        try:
+            result, refs = await peer.run(task.job, task.steps)
+        except ForagerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a lost, hung or crashed trainer costs a try, never the run
+            # The job is charged, not the trainer: jobs that nobody can finish must not use up the trainers.
+            lost = await trainer.lost(incarnation, error, self._config.retries, charged=False)
+            task.tries += lost and not getattr(error, "preempted", False)
+            return (keep_parent(task.job, in_words(error)), ()) if task.tries > self._config.retries else None
+        trainer.progressed()
+        return result, refs
+
+
+@dataclass
+class _Task:
+    """A job, what it may learn from, and how often it was lost."""
+
+    job: TrainingJob
+    steps: pa.Table
+    tries: int = 0

@@ -10,7 +10,8 @@ from orchestrator.state import RunState, fold
 from telemetry.journal import Journal
 from telemetry.store import open_store
 from tests.cluster.nodes import Away, Node, Site
-from tests.faults.striking import RUN_FILE, calm
+from tests.faults.striking import RUN_FILE
+from tests.forager import IN_PROCESS
 from tests.inprocess import output
 
 pytestmark = [pytest.mark.namespaces, pytest.mark.timeout(900)]
@@ -19,13 +20,17 @@ PATIENCE = 240.0
 """Seconds for what comes soon: five machines share the cores of one."""
 HANG = 120.0
 """Seconds without a sign of life. Nothing hangs here, but much is slow."""
-TEXT = RUN_FILE.format(generations=3, lives=64, hang_timeout=HANG)
+TEXT = RUN_FILE.format(generations=3, lives=64, hang_timeout=HANG).replace("count: 2", "count: 2, seconds: 0.01")
+"""Engines take their time, so that a run lasts longer than a machine takes to join."""
 
 
 @pytest.fixture(scope="module")
 def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of the run in one process, on this disk."""
-    return calm(tmp_path_factory.mktemp("calm"), hang_timeout=HANG)
+    place = tmp_path_factory.mktemp("calm")
+    (place / "chaos.yaml").write_text(TEXT)
+    output("run", place / "chaos.yaml", "--store", place, *IN_PROCESS)
+    return output("digest", place / "chaos")
 
 
 def start(node: Node, nodes: Site, bucket: str, place: str) -> Away:

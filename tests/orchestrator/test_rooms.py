@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.rooms import _build_engine
+from orchestrator.rooms import Model, _build_engine, _build_trainer
 from telemetry.actors import Shell
 from telemetry.failures import StorageError
 from telemetry.sink import TelemetrySink
 from trainer.config import TrainerConfig
-from trainer.finetune import Trainer
 from workers.config import ScriptedEngineConfig
 from workers.engines.scripted import CARD
 
 PARTS = {
     "sink": TelemetrySink,
-    "trainer": partial(Trainer, TrainerConfig(enabled=False), CARD, None),
-    "engine": partial(_build_engine, ScriptedEngineConfig(), None, CARD),
+    "trainer": partial(_build_trainer, TrainerConfig(enabled=False), Model(CARD, None)),
+    "engine": partial(_build_engine, ScriptedEngineConfig(), Model(CARD, None)),
 }
 
 

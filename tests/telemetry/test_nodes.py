@@ -47,3 +47,11 @@ def test_a_node_that_is_gone_is_no_place() -> None:
     assert found.take() == "b"
     found.tell([], [])
     assert found.take() is None
+
+
+def test_nodes_with_gpus_are_left_to_who_needs_them() -> None:
+    found = Nodes()
+    found.tell(["a", "b", "c"], [], accelerated=["a"])
+    assert {found.take() for _ in range(4)} == {"b", "c"}
+    found.tell(["a"], [], accelerated=["a"])
+    assert found.take() == "a"

@@ -124,6 +124,22 @@ class Answering(Peer):
         return True
 
 
+def test_a_trainer_that_waits_for_a_node_keeps_no_job_from_the_others() -> None:
+    peer = Peer(lambda child, attempt: RemoteLost("node is gone") if (child, attempt) == ("g001-001", 1) else None)
+    results: list[TrainingResult] = []
+
+    async def spawn(index: int) -> Peer:
+        if peer.killed == index == 0:
+            return await peer.spawn(index)
+        await asyncio.sleep(0 if index else 3600)  # the first one's node does not come back
+        return await peer.spawn(index)
+
+    pool = TrainerPool(TrainerConfig(jobs=2, retries=1), spawn)
+    asyncio.run(asyncio.wait_for(pool.train(jobs(3), TABLE, lambda result, refs: results.append(result)), 10))
+    assert sorted(result.individual for result in results) == ["g001-000", "g001-001", "g001-002"]
+    assert {result.status for result in results} == {"trained"}
+
+
 def test_a_broken_store_stops_the_run_at_once() -> None:
     peer = Peer(lambda child, attempt: StorageError("disk full"))
     with pytest.raises(StorageError, match="disk full"):
