@@ -12,7 +12,9 @@ from orchestrator.scale_engine import Part
 from orchestrator.scale_plant import Plant
 
 CHUNK = 16
-"""As `workers.placement.CHUNK`, which importing would take long."""
+"""As `workers.placement.CHUNK`, which importing would take long; so is ..."""
+SPREAD = 4
+"""... this."""
 
 
 @dataclass(slots=True, eq=False)
@@ -104,7 +106,8 @@ class Placement:
             if (quota := share - service.parties) <= 0:
                 continue  # until one of its own ends
             chunk = max(1, min(CHUNK, free, most * self._size) // self._size)
-            count = min(chunk, quota, -(-share // self._agents), batch.queued)
+            agents = min(self._agents, max(SPREAD, self._agents // self.at_work))
+            count = min(chunk, quota, -(-share // agents), batch.queued)
             begun = len(batch.lengths) - batch.queued
             lengths = batch.lengths[begun : begun + count]
             yield Part(number, host, count, count), lengths, self._take(number, batch, host, count)

@@ -16,6 +16,8 @@ from workers.work import Batch, Party, Work
 
 CHUNK = 16
 """Lives per call to an agent, at most: small enough for steady reports, large enough that calls cost nothing."""
+SPREAD = 4
+"""Agents among which an engine's lives are divided, at least, where there are so many."""
 
 
 @dataclass(eq=False)
@@ -138,9 +140,10 @@ class Placement:
         size = len(batch.waiting[0].tasks)
         if host.free < min(size, host.room):
             return None
-        # Every agent gets its share: while the engine answers one, the others decide what to ask next.
         most = max(1, min(CHUNK, host.free, most) // size)
-        count = min(most, quota, -(-batch.share // len(self._hosts)), len(batch.waiting))
+        # Several agents get their share: while the engine answers one, the others decide what to ask next.
+        agents = min(len(self._hosts), max(SPREAD, len(self._hosts) // len(self._services)))
+        count = min(most, quota, -(-batch.share // agents), len(batch.waiting))
         parties = tuple(batch.waiting.popleft() for _ in range(count))
         return self._take(service, host, parties, min(host.room, sum(len(party.tasks) for party in parties)))
 
