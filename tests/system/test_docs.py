@@ -70,6 +70,7 @@ def desk(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shim = tmp_path / "bin" / "forager"
     shim.write_text(SHIM.format(python=sys.executable))
     shim.chmod(0o700)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
     monkeypatch.setenv("PATH", f"{shim.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(desk)
     return desk
