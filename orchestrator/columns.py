@@ -116,8 +116,14 @@ COLUMNS: dict[str, dict[str, str]] = {
         "individual": "id of the individual behind it; null for scripted players",
         "world_index": "which held-out world, from 0; the same world for everybody",
         "world_seed": "its seed",
-        "fitness": "by the run's fitness: with `rmst` the steps survived, at most the horizon; in a shared world the"
-        " mean over its seats",
+        "seat": "place in the instance of a shared world; null, as is all of the life's fate, where a run of an earlier"
+        " version kept the mean of a world only",
+        "fitness": "of the life, by the run's fitness: with `rmst` the steps survived, at most the horizon",
+        "steps": "survival time: decisions lived through",
+        "end": "`died` or `survived`",
+        "cause": "of death; empty otherwise",
+        "energy": "energy at the end",
+        "result": "what the world has to say of it, as JSON; empty when it says nothing",
     },
 }
 """Table -> column -> meaning."""

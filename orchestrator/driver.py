@@ -141,7 +141,7 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
 
 
 def _evaluate(run: Run, workers: WorkersRoom) -> list[EvaluationRow]:
-    worlds, best = HeldOut(run.config, run.config.evaluation.lives), champion(run.state)
+    worlds, best = HeldOut(run.config, run.config.evaluation.lives, run.tell), champion(run.state)
     players = [Player("founder", founder_of(run.state, best)), Player("champion", best)]
     rows = reference_rows(worlds) + model_rows(workers, players, worlds, run.keep)
     few = min(run.config.evaluation.manners, worlds.lives)

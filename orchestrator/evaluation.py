@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from orchestrator.config import RunConfig
 from orchestrator.events import EvaluationRow
 from orchestrator.fitness import bootstrap_interval, life_values
+from orchestrator.outcomes import FATE, outcomes
 from orchestrator.rooms import WorkersRoom
 from orchestrator.state import RunState
 from orchestrator.verdict import Estimate
@@ -47,7 +48,9 @@ class Player(NamedTuple):
 
 Keep = Callable[[pa.Table, pa.Table], None]
 """Takes (steps, lives) of held-out lives, under the players' own ids."""
-COLUMNS = ("steps", "end", "cause", "energy", "result")
+Tell = Callable[[pa.Table], None]
+"""Takes what became of every life of one player (schema OUTCOMES)."""
+COLUMNS = FATE
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class HeldOut:
     config: RunConfig
     lives: int
     """Seeds, the first ones of a list that is the same for everyone, so that rows can be compared in pairs."""
+    tell: Tell | None = None
+    """Told of every player that was measured."""
 
     @property
     def seeds(self) -> list[int]:
@@ -161,6 +166,8 @@ def row(
     """
     world = worlds.world()
     values = life_values(_table(lives), worlds.config.fitness, world.horizon)
+    if worlds.tell is not None:
+        worlds.tell(outcomes(who, individual.id if individual else None, worlds.lives, lives, values))
     means = values.reshape(worlds.lives, -1).mean(axis=1)
     low, high = bootstrap_interval(
         partial(_mean_of, means),

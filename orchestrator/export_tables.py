@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from orchestrator.events import EvaluationRow
 from orchestrator.leaks import Scanner
+from orchestrator.outcomes import FATE, OUTCOMES, recall
 from orchestrator.provenance import SHORT
 from orchestrator.redaction import Redaction
 from orchestrator.state import RunState
@@ -30,14 +30,12 @@ DATA = "data"
 SMALL = ("individuals", "generations", "training")
 HELD_OUT = pa.schema(
     [
-        pa.field("who", pa.string(), nullable=False),
-        pa.field("individual", pa.string()),
-        pa.field("world_index", pa.int32(), nullable=False),
+        *(OUTCOMES.field(name) for name in ("who", "individual", "world_index")),
         pa.field("world_seed", pa.int64(), nullable=False),
-        pa.field("fitness", pa.float64(), nullable=False),
+        *(OUTCOMES.field(name).with_nullable(name != "fitness") for name in ("seat", "fitness", *FATE)),
     ]
 )
-"""One row per player and held-out world."""
+"""One row per player and held-out life; per held-out world, without its fate, for runs that kept no more."""
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -98,19 +96,30 @@ def write_tables(writer: TableWriter, store: Store, state: RunState) -> None:
         small["generations"] = _redacted_ends(small["generations"], writer.redaction)
     for name in SMALL:
         writer.write(name, small[name])
-    writer.write("held_out", held_out(state.evaluation.rows if state.evaluation else ()))
+    writer.write("held_out", held_out(store, state))
 
 
-def held_out(rows: Sequence[EvaluationRow]) -> pa.Table:
-    """Fitness of every player in every held-out world (schema HELD_OUT); rows written without values give none."""
-    return pa.Table.from_pylist(list(_held_out(rows)), schema=HELD_OUT)
+def held_out(store: Store, state: RunState) -> pa.Table:
+    """How every player fared in every held-out world (schema HELD_OUT). Raises StateError for a damaged file."""
+    rows = recall(store, state.held_out)
+    if rows is None:
+        rows = pa.Table.from_pylist(list(_by_world(state)), schema=HELD_OUT)
+    else:
+        seeds = [held_out_world_seed(index) for index in rows["world_index"].to_pylist()]
+        rows = rows.append_column("world_seed", pa.array(seeds, pa.int64()))
+    return rows.select(HELD_OUT.names).cast(HELD_OUT)
 
 
-def _held_out(rows: Sequence[EvaluationRow]) -> Iterator[dict[str, Any]]:
-    for row in rows:
+def _by_world(state: RunState) -> Iterator[dict[str, Any]]:
+    for row in state.evaluation.rows if state.evaluation else ():
         for index, value in enumerate(row.values):
-            seed = held_out_world_seed(index)
-            yield dict(zip(HELD_OUT.names, (row.who, row.individual, index, seed, value), strict=True))
+            yield {
+                "who": row.who,
+                "individual": row.individual,
+                "world_index": index,
+                "world_seed": held_out_world_seed(index),
+                "fitness": value,
+            }
 
 
 def published_schema(schema: pa.Schema) -> pa.Schema:

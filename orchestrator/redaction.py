@@ -19,6 +19,7 @@ TEXTS = {
     "lives": ("cause", "result"),
     "individuals": ("strategy",),
     "training": ("reason",),
+    "held_out": ("cause", "result"),
 }
 """Columns with text from worlds, agents and users; all other strings are names that Forager gives."""
 SPELLED = ("prompt_ids", "completion_ids", "choice_ids")

@@ -27,6 +27,7 @@ from orchestrator.events import (
     RunFinished,
     dump,
 )
+from orchestrator.outcomes import keep
 from orchestrator.population import founders, in_order
 from orchestrator.reproduction import Births, Brood
 from orchestrator.state import RunState, apply, fold
@@ -59,6 +60,7 @@ class Run:
         """What the last entry took until it was durable."""
         self._writer = writer
         self._kept: list[FileRef] = []
+        self._outcomes: list[pa.Table] = []
 
     @property
     def epoch(self) -> int:
@@ -140,9 +142,14 @@ class Run:
         """Writes held-out lives where nobody learns from them; the entry of the evaluation vouches for them."""
         self._kept += Ledger(self.store, HELD_OUT).keep(steps, lives)
 
+    def tell(self, outcomes: pa.Table) -> None:
+        """Takes what became of a player's held-out lives; the entry of the evaluation vouches for all of them."""
+        self._outcomes.append(outcomes)
+
     def evaluated(self, rows: Sequence[EvaluationRow]) -> None:
         """Records the held-out comparison."""
-        self._commit(Evaluated(rows=tuple(rows)), "evaluation", self._kept)
+        told = [keep(self.store, self._outcomes)] if self._outcomes else []
+        self._commit(Evaluated(rows=tuple(rows)), "evaluation", [*self._kept, *told])
 
     def rewind(self, generation: int) -> None:
         """Goes on from right after a committed generation; what came later stays readable as a branch."""

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import yaml
 
 from orchestrator.columns import COLUMNS
 from orchestrator.dataset import SCHEMAS
+from orchestrator.events import FORMAT
 from orchestrator.leaks import Scanner
 from orchestrator.places import open_run
 from orchestrator.redaction import Redaction
@@ -28,6 +30,7 @@ from telemetry.seeds import held_out_world_seed, rng
 from tests.forager import ROOT, SMOKE, Result, command, environment
 from tests.inprocess import files, forager_here, output, refused
 from tests.system.hub import Hub, serving
+from tests.system.test_golden import unpacked
 from tests.system.test_transplant import set_all
 
 SETTINGS = (
@@ -99,7 +102,21 @@ def test_the_figure_on_the_card_follows_from_the_exported_files_alone(exported: 
         low, high = np.quantile(values[resampled].mean(axis=1), [0.025, 0.975])
         assert (values.mean(), low, high) == pytest.approx((row["mean"], row["low"], row["high"]), rel=1e-12)
         assert interval(float(values.mean()), float(low), float(high)) == shown[row["who"]]
-        assert max(values) <= results["horizon"]
+        assert values.tolist() == np.minimum(own["steps"].to_numpy(), results["horizon"]).tolist()
+        died = zip(own["end"].to_pylist(), own["cause"].to_pylist(), strict=True)
+        ends = Counter(f"{end}:{cause}" if end == "died" else end for end, cause in died)
+        assert ends == row["ends"]
+
+
+def test_a_run_that_kept_no_single_held_out_lives_gives_fitness_by_world(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    output("export", unpacked(f"format-{FORMAT}", tmp_path), out)
+    [file] = (out / "data" / "held_out").iterdir()
+    rows = pq.read_table(file)
+    for row in json.loads((out / "results.json").read_text())["rows"]:
+        own = rows.filter(pc.equal(rows["who"], row["who"]))
+        assert own["fitness"].to_pylist() == row["values"]
+        assert own["steps"].null_count == own["seat"].null_count == own.num_rows == len(row["values"]) > 0
 
 
 def test_the_cards_say_what_the_hub_wants_to_know(run: Path, exported: Path) -> None:
