@@ -154,6 +154,20 @@ def test_slurm_takes_the_gpus_that_the_run_file_needs_and_comes_back() -> None:
     assert {int(code) for code in requeued.split("|")} == {*WORTH_ANOTHER_TRY, 143}
 
 
+def test_everywhere_a_driver_that_is_stopped_has_its_time() -> None:
+    from orchestrator.driver import GRACE
+
+    kubernetes = (DEPLOY / "kuberay" / "cluster" / "kustomization.yaml").read_text()
+    seconds = [
+        *re.findall(r"RAY_JOB_STOP_WAIT_TIME_S=(\d+)", kubernetes),
+        *re.findall(r"^#SBATCH --signal=B:TERM@(\d+)", SLURM.read_text(), re.MULTILINE),
+        settings("TimeoutStopSec")[0].removesuffix("s"),
+    ]
+    assert len(seconds) == 3
+    assert all(int(one) > GRACE for one in seconds)
+    assert (document(COMPOSE)["services"]["forager"]["stop_grace_period"], GRACE < 60) == ("1m", True)
+
+
 def test_no_exit_code_is_forgotten() -> None:
     codes = {kind.exit_code for kind in ForagerError.__subclasses__() if kind is not failures.Stopped}
     assert codes == {2, 3, 4, 5, 6, 7}, "a code is worth another try, or not: say so in each of the manifests"

@@ -74,10 +74,10 @@ def cluster(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
     head, started = "127.0.0.1", []
     try:
         for rank in ("0", "1"):
-            log = (tmp_path / f"node-{rank}.log").open("wb")
             command = ["ray-node", rank, head]
-            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
-        assert subprocess.run(["ray-up", f"{head}:{port}"], env=environment, timeout=240).returncode == 0
+            with (tmp_path / f"node-{rank}.log").open("wb") as log:
+                started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+        assert subprocess.run(["ray-up", f"{head}:{port}"], env=environment, timeout=600).returncode == 0
         yield f"{head}:{port}"
     finally:
         families = [one for process in started for one in psutil.Process(process.pid).children(recursive=True)]
@@ -90,6 +90,7 @@ def cluster(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_nodes_join_and_a_run_is_driven_on_them(cluster: str, environment: dict[str, str], tmp_path: Path) -> None:
     everybody = ("--set", f"ray.cpus={2 * (psutil.cpu_count() or 1)}")
     done = start_or_resume(environment, SMOKE, "--address", cluster, *SETTINGS, *everybody)

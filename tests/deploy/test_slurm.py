@@ -39,6 +39,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
 KillWait=60
+MinJobAge=86400
 NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs={cpus}
 NodeName=zz NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs={cpus}
 PartitionName=all Nodes=ALL Default=YES State=UP
@@ -98,8 +99,8 @@ def slurm(tmp_path: Path) -> Iterator[Slurm]:
     started = []
     try:
         for number, command in enumerate(commands):
-            log = (tmp_path / f"daemon-{number}.log").open("wb")
-            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+            with (tmp_path / f"daemon-{number}.log").open("wb") as log:
+                started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
             time.sleep(2)
         yield Slurm(environment)
     finally:
@@ -121,7 +122,7 @@ def test_a_job_that_is_stopped_is_queued_again_and_resumes(slurm: Slurm, tmp_pat
     while len(list((run / "journal").glob("*.json"))) < 3:
         assert slurm.job(number)["JobState"] in ("PENDING", "CONFIGURING", "RUNNING"), log.read_text()
         time.sleep(0.2)
-    # What `--signal=B:TERM@180` has Slurm do three minutes before the time limit.
+    # As `--signal=B:TERM@180` has Slurm do before the time limit.
     slurm.ask("scancel", "--batch", "--signal=TERM", number)
     slurm.wait(number, "PENDING", Restarts="1")
     assert "stopped by a signal" in log.read_text()
