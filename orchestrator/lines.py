@@ -16,8 +16,9 @@ from trainer.job import TrainingResult
 def opening(progress: Progress, config: RunConfig) -> str:
     """What is about to run."""
     people = f"{progress.generations} generations of {config.population.size} x {progress.lives_each} lives"
+    model = "scripted" if config.engine.kind == "scripted" else config.model
     resumed = f"  resumed at generation {progress.generation}" if progress.last or progress.lives else ""
-    return f"run {progress.run}  {people}  world {config.environment.name}  model {config.model}{resumed}"
+    return f"run {progress.run}  {people}  world {config.environment.name}  model {model}{resumed}"
 
 
 def progress_line(progress: Progress, now: float) -> str:

@@ -17,7 +17,9 @@ from orchestrator.lines import describe
 from orchestrator.plain import clean, duration, print_mapping
 from orchestrator.progress import advance as advance_progress
 from orchestrator.progress import progress_of
+from orchestrator.runfile import load
 from orchestrator.summary import status, summarize
+from tests.forager import SMOKE
 from tests.orchestrator.builders import add, advance, finished_run, newborn_run, run_config
 from trainer.job import TrainingResult
 
@@ -42,6 +44,13 @@ def shown(display: LiveDisplay) -> str:
     console = Console(width=120, file=io.StringIO())
     console.print(display._draw())
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_run_without_a_model_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    config = load(SMOKE)
+    with PlainDisplay(config, newborn_run(config)):
+        pass
+    assert capsys.readouterr().out.splitlines()[0].endswith("world forage  model scripted")
 
 
 def test_plain_lines_tell_the_whole_run(capsys: pytest.CaptureFixture[str]) -> None:
