@@ -58,6 +58,16 @@ def test_generations_with_real_weights(tmp_path: Path, model: Path, serving: str
     steps = json.loads(output("replay", run, f"{born[0]['id']}/0", "--json"))
     assert steps
     assert all(0 < step["probability"] <= 1 for step in steps)
+    assert_published_weights_found_a_run(run, born[0]["id"], file)
+
+
+def assert_published_weights_found_a_run(run: Path, who: str, file: Path) -> None:
+    out = run.parent / "out"
+    output("export", run, out, "--merged", "--who", who)
+    names = {path.name for path in (out / "merged" / who).iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "SHA256SUMS"} <= names
+    output("import", file, "--store", run.parent, "--set", "name=heirs", "--adapter", f"shy={out / 'adapters' / who}")
+    assert output("verify", run.parent / "heirs").splitlines()[-1].startswith("ok")
 
 
 def assert_every_expression_has_data(server: Server) -> None:
