@@ -64,9 +64,12 @@ def main() -> None:
         swap = median(one["swap_seconds"] for one, _ in rollouts)
         table.add_row("adapter swap, merged weights, s", f"{swap:.2f}", "", "")
         scripted = measure("tests.bench.scripted")
-        table.add_row("scripted, concurrent lives", f"{scripted['lives']}", "", "")
-        table.add_row("scripted, peak memory of all processes, GiB", f"{scripted['gib']:.2f}", "", "")
-        table.add_row("scripted, steps/s with telemetry", f"{scripted['steps_per_second']:.0f}", "", "")
+        for lives, one in scripted["lives"].items():
+            label = f"scripted, {int(lives):,} concurrent lives"
+            table.add_row(f"{label}, peak memory of all processes, GiB", f"{one['gib']:.2f}", "", "")
+            table.add_row(f"{label}, steps/s with telemetry", f"{one['steps_per_second']:,.0f}", "", "")
+            microseconds = one["cpu_seconds_per_step"] * 1e6
+            table.add_row(f"{label}, processor time of a step, µs", f"{microseconds:.0f}", "", "")
         journal = measure("tests.bench.journal")
         ratio = journal["append_seconds"] / journal["fsync_seconds"]
         ours, raw = (f"{journal[name] * 1000:.1f}" for name in ("append_seconds", "fsync_seconds"))

@@ -1,62 +1,97 @@
-"""A thousand concurrent lives with the scripted engine on Ray: memory of all processes, steps per second."""
+"""Concurrent lives with the scripted engine on Ray, few and many: memory, steps per second, processor time of a step.
+
+Everything is looked at from outside while the run goes on: processor time of all its processes, Ray's own included,
+against the steps that its journal has acknowledged, from the end of the first generation to the end of the last.
+"""
 
 import json
 import subprocess
 import tempfile
+import time
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import psutil
 
-from orchestrator.state import fold
 from telemetry.journal import Journal
 from telemetry.store import open_store
 from tests.forager import ROOT, SMOKE, command, environment
 
-LIVES = 1000
+GENERATIONS = {100: 30, 1000: 6, 10_000: 3}
+"""By lives at the same time: enough for steps to be many."""
 
 
-def proportional_bytes(pid: int) -> int:
-    """Memory of a process and its descendants, pages shared between them counted once."""
-    total = 0
-    try:
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
+@dataclass(frozen=True)
+class Sample:
+    """A run at one moment."""
+
+    at: float
+    entries: int
+    """Of its journal."""
+    driver: float
+    """Processor seconds of the driver."""
+    all: float
+    """Of all processes."""
+    bytes: int
+    """Memory, pages shared between processes counted once."""
+
+
+def sample(pid: int, journal: Path) -> Sample:
+    """What there is of a process, its descendants and the journal."""
+    seconds, size = {}, 0
+    family = [psutil.Process(pid)]
+    family += family[0].children(recursive=True)
     for process in family:
         try:
-            total += process.memory_full_info().pss
+            times = process.cpu_times()
+            seconds[process.pid] = times.user + times.system
+            size += process.memory_full_info().pss
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return total
+    entries = len(list(journal.glob("*.json"))) if journal.is_dir() else 0
+    return Sample(time.monotonic(), entries, seconds.get(pid, 0.0), sum(seconds.values()), size)
 
 
-def main() -> None:
+def measure(lives: int) -> dict[str, float]:
     settings = [
-        f"population.lives={LIVES // 4}",
-        "workers.lives_per_agent=1024",
-        "generations=2",
+        f"population.lives={lives // 4}",
+        f"workers.lives_per_agent={lives}",
+        "workers.request_batch=256",
+        f"generations={GENERATIONS[lives]}",
+        "trainer.enabled=false",
         "metrics.enabled=false",
     ]
     with tempfile.TemporaryDirectory() as store:
         overrides = [part for setting in settings for part in ("--set", setting)]
+        samples = []
         with subprocess.Popen(
-            command("run", SMOKE, "--store", store, *overrides),
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
+            command("run", SMOKE, "--store", store, *overrides), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
         ) as driver:
-            peak = 0
             while driver.poll() is None:
-                peak = max(peak, proportional_bytes(driver.pid))
-                try:
-                    driver.wait(0.25)
-                except subprocess.TimeoutExpired:
-                    continue
+                samples.append(sample(driver.pid, Path(store, "smoke", "journal")))
+                time.sleep(0.5)
         assert driver.returncode == 0, driver.returncode
-        state = fold(Journal(open_store(Path(store) / "smoke")).read())
-    seconds = sum(event.seconds["rollout"] for event in state.history)
-    decisions = sum(commit.decisions for commit in state.commits)
-    print(json.dumps({"lives": LIVES, "gib": peak / 2**30, "steps_per_second": decisions / seconds}))
+        entries = Journal(open_store(Path(store) / "smoke")).read()
+    ends = [entry.seq for entry in entries if entry.kind == "generation"]
+    steps = list(accumulate(entry.body.get("decisions", 0) for entry in entries))
+    within = [one for one in samples if ends[0] < one.entries <= ends[-1] + 1]
+    first, last = within[0], within[-1]
+    made = steps[last.entries - 1] - steps[first.entries - 1]
+    generations = sum(first.entries <= end < last.entries for end in ends)
+    return {
+        "gib": max(one.bytes for one in samples) / 2**30,
+        "steps": made,
+        "steps_per_second": made / (last.at - first.at),
+        "cpu_seconds_per_step": (last.all - first.all) / made,
+        "driver_cpu_seconds_per_generation": (last.driver - first.driver) / max(1, generations),
+    }
+
+
+def main() -> None:
+    found = {lives: measure(lives) for lives in GENERATIONS}
+    few, *_, many = (one["cpu_seconds_per_step"] for one in found.values())
+    print(json.dumps({"lives": found, "many_to_few": many / few}))
 
 
 if __name__ == "__main__":
