@@ -90,6 +90,7 @@ def test_the_wheel_holds_the_rooms_and_nothing_else(archives: Shipped) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(600)
 def test_the_wheel_runs_away_from_the_checkout(archives: Shipped, tmp_path: Path) -> None:
     venv, scratch = tmp_path / "venv", tmp_path / "scratch"
     scratch.mkdir()
@@ -112,7 +113,6 @@ def test_the_wheel_runs_away_from_the_checkout(archives: Shipped, tmp_path: Path
     page = (scratch / run / "report.html").read_text()
     assert "<svg" in page
     assert "<script" in page
-    done(forager, "plan", "smoke.yaml", "--nodes", "2", cwd=scratch)
     assert sorted(path.name for path in scratch.iterdir()) == ["runs", "smoke.yaml"]
 
 
