@@ -80,7 +80,7 @@ def execute(command: str) -> None:
     """Runs one command of a page; here if it is Forager's alone, else in a shell."""
     arguments = plain(command)
     if arguments is not None:
-        result = forager_here(*arguments, *(IN_PROCESS if arguments[0] == "run" else []))
+        result = forager_here(*arguments, *(IN_PROCESS if arguments[0] in ("run", "import") else []))
         assert result.code == 0, f"{command}\n{result.err}"
         return
     # The page's own PYTHONPATH, if it sets one, must not hide where the rooms are.

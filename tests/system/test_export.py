@@ -22,7 +22,6 @@ from orchestrator.dataset import SCHEMAS
 from orchestrator.events import FORMAT
 from orchestrator.leaks import Scanner
 from orchestrator.places import open_run
-from orchestrator.redaction import Redaction
 from telemetry import open_run as open_tables
 from telemetry.failures import UsageError
 from telemetry.numerals import interval
@@ -333,11 +332,3 @@ def test_a_hub_that_refuses_is_one_line_and_the_export_stays(run: Path, tmp_path
     refused(result, 5, "--push: me/lives", "You may not do that")
     assert hub.files == {}
     check_sums(tmp_path / "out")
-
-
-def test_the_redaction_of_the_publishing_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "publishing.md").read_text()
-    [code] = [one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def hide_names" in one]
-    (tmp_path / "shown_hook.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert Redaction("shown_hook:hide_names").text("steps.observation", "Alice eats.") == "somebody eats."
