@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.nodes import INSIDE, SWITCH, Site, site
+from tests.cluster.scripted import TEXT
 from tests.conftest import bucket_at
+from tests.forager import IN_PROCESS
+from tests.inprocess import output
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +40,12 @@ def nodes(bridge: Site, bucket: str) -> Site:
     for node in [bridge.add() for _ in range(3)]:
         node.ready()
     return bridge
+
+
+@pytest.fixture(scope="session")
+def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the run in one process, on this disk."""
+    place = tmp_path_factory.mktemp("calm")
+    (place / "chaos.yaml").write_text(TEXT)
+    output("run", place / "chaos.yaml", "--store", place, *IN_PROCESS)
+    return output("digest", place / "chaos")

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,8 @@ MEMORY = 80 << 20
 """Bytes that a node has for objects."""
 HOME = "/tmp/home"
 """Of every node, each its own."""
+JOBS = all(find_spec(name) for name in ("aiohttp_cors", "opencensus", "smart_open"))
+"""Whether Ray takes jobs: `ray[default]` is installed."""
 UNSHARE = ("unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc")
 BOOT = """
 set -e
@@ -69,7 +72,7 @@ class Node:
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
-            **{name: os.environ[name] for name in os.environ if name.startswith("AWS_")},
+            **{name: os.environ[name] for name in os.environ if name.startswith(("AWS_", "PYTHONPATH"))},
             **env,
         }
         image = {str(path) for path in (ROOT, Path(sys.prefix), Path(sys.base_prefix)) if path.is_relative_to("/tmp")}
@@ -139,12 +142,12 @@ class Node:
         deadline = time.monotonic() + seconds
         while "Ray runtime started" not in self.log():
             if time.monotonic() > deadline or self._process.poll() is not None:
-                raise RuntimeError(f"{self.name} does not start: {self.log()}")
+                raise RuntimeError(f"{self.name} does not start: {self.log()[-2000:]}")
             time.sleep(0.1)
 
     def log(self) -> str:
         """What Ray said when it was started."""
-        return (self.own / "node.log").read_text(errors="replace")[-2000:]
+        return (self.own / "node.log").read_text(errors="replace")
 
     def said(self) -> str:
         """The ends of what the actors of this node wrote."""
@@ -191,7 +194,7 @@ class Site:
         if self.nodes:
             self.nodes[0].ready()
         joining = [f"--address={self.address}"] if self.nodes else ["--head", f"--port={PORT}"]
-        extra = [] if self.nodes else ["--include-dashboard=false"]
+        extra = [] if self.nodes else [f"--include-dashboard={str(JOBS).lower()}", "--dashboard-host=0.0.0.0"]
         self._made += 1
         node = Node(self._made, self._folder, self._token, [*joining, *extra, f"--num-cpus={cpus}"], env)
         self.nodes.append(node)
