@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import free_ports, stop
+from tests.conftest import is_free, stop
 from tests.deploy.tools import DEPLOY
 from tests.forager import IN_PROCESS, SMOKE
 from tests.inprocess import output
@@ -69,7 +69,8 @@ def test_the_exit_code_and_the_words_are_foragers(environment: dict[str, str], t
 @pytest.fixture
 def cluster(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
     """Address of a Ray cluster of a head and another node, made by `ray-node` as each machine of a cluster would."""
-    port = free_ports("head")["head"]
+    # Ray keeps the ports from 10002 to 19999 for its workers.
+    port = next(port for port in range(20_000 + os.getpid() % 10_000, 32_000) if is_free(port))
     environment |= {"RAY_HEAD_PORT": str(port), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     head, started = "127.0.0.1", []
     try:
