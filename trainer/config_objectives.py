@@ -63,7 +63,7 @@ class KtoConfig(LearningConfig):
     threshold: float = Field(default=0.5, ge=0, le=10)
     """Standard deviations above the mean from which a decision counts as good; the bad ones are the worst of the same
     actions, or as far below the mean."""
-    beta: float = Field(default=0.5, gt=0, le=100)
+    beta: float = Field(default=0.1, gt=0, le=100)
     """How soon a decision is likely enough: the inverse of the strength of learning far from the reference."""
     balance: float = Field(default=1.0, gt=0, le=100)
     """Weight of all bad decisions together, in weights of all good ones; the authors advise 3/4 to 1."""
