@@ -33,16 +33,17 @@ def refusal(enter: Sequence[str]) -> str | None:
     return f"this machine does not allow network, process and mount namespaces: {last}"
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> None:
     enter = [*ENTER, *(() if os.geteuid() == 0 else ("--user", "--map-root-user"))]
     if reason := refusal(enter):
         print(f"skipped: {reason}")
-        return 0
+        return
     tests = [sys.executable, "-m", "pytest", "-m", "namespaces", "--durations", "10", *(arguments or ["tests/cluster"])]
     # The shell is the first process there, so that somebody takes leave of the processes that nobody waits for.
     shell = ["bash", "-c", '"$@"; exit $?', "init", *tests]
-    return subprocess.run([*enter, *shell], env={**os.environ, INSIDE: "1"}).returncode
+    # In this process's place: whoever kills it kills all.
+    os.execvpe(enter[0], [*enter, *shell], {**os.environ, INSIDE: "1"})
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
