@@ -100,7 +100,7 @@ def resume(
 @contextmanager
 def worker_rooms(store: Store, config: RunConfig, model: Model) -> Iterator[WorkersRoom]:
     """Engines and agents alone, for evaluation outside a run."""
-    with cluster(config.ray, engine_gpus(config)) as start_actor, asyncio.Runner() as runner:
+    with cluster(config.ray, engine_gpus(config)) as start_actor, terminable(), asyncio.Runner() as runner:
         builder = Builder(config, model, str(store), log_directory(store, config), start_actor)
         yield WorkersRoom(runner, runner.run(builder.workers()), config, Stopwatch())
 
@@ -118,7 +118,7 @@ def _drive(run: Run, model: Model, metrics: Metrics, address: str) -> RunState:
         tracked(run, log_directory(run.store, config)) as listeners,  # before Ray, which passes the environment on
         open_display(config, run.state) as display,
         cluster(config.ray, engine_gpus(config) + trainer_gpus(config), display.note) as start_actor,
-        _terminable(),  # after Ray, which installs a handler of its own
+        terminable(),  # after Ray, which installs a handler of its own
         asyncio.Runner() as runner,
     ):
         run.listeners += [listener, *listeners, display]
@@ -201,7 +201,7 @@ def _serve_metrics(stack: ExitStack, config: RunConfig) -> tuple[Metrics, str]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Turns SIGTERM and SIGHUP into an interrupt, so that finished lives are committed before the driver exits.
 
     A second signal does not wait for that, nor does anything after GRACE seconds. Raises Stopped after a signal.
