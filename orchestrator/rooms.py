@@ -1,6 +1,7 @@
 """Builds the rooms of a run: engines, agents, sink and trainers, on a cluster or in process."""
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -198,7 +199,7 @@ class Builder:
     async def _agent(self, index: int, description: ModelDescription) -> Any:
         config = self._config
         build = partial(
-            AgentHost,
+            _build_agent,
             run=config.name,
             run_seed=config.seed,
             environment=config.environment,
@@ -271,6 +272,12 @@ async def _description(engine: Member, restarts: int) -> ModelDescription:
 def _files(model: Model) -> Path | None:
     """The model's files on the machine that asks."""
     return model_copies.here(model.name, model.card) if model.directory else None
+
+
+def _build_agent(**settings: Any) -> AgentHost:
+    """An agent host in a process whose collector of garbage seldom looks through what stays: records of many lives."""
+    gc.set_threshold(50_000, 20, 50)
+    return AgentHost(**settings)
 
 
 def _build_engine(
