@@ -30,7 +30,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def start_or_resume(environment: dict[str, str], *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        ["start-or-resume", *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=240
+        ["start-or-resume", *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=900
     )
 
 
@@ -90,8 +90,8 @@ def cluster(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
         assert not alive, "a node that is told to end leaves nobody behind"
 
 
-@pytest.mark.cluster
-@pytest.mark.timeout(900)
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
 def test_nodes_join_and_a_run_is_driven_on_them(cluster: str, environment: dict[str, str], tmp_path: Path) -> None:
     everybody = ("--set", f"ray.cpus={2 * (psutil.cpu_count() or 1)}")
     done = start_or_resume(environment, SMOKE, "--address", cluster, *SETTINGS, *everybody)
