@@ -9,6 +9,8 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from telemetry.actors import Place
@@ -29,7 +31,7 @@ class Reservations:
         """wait: seconds that all actors of a role may wait for the first of them; note: takes what for, in words."""
         self._wait = wait
         self._note = note
-        self._groups: dict[str, Any] = {}
+        self._groups: dict[str, Future[Any]] = {}
         self._waiting: dict[str, str] = {}
         """What each reservation that waits asks for."""
         self._told = -math.inf
@@ -45,11 +47,17 @@ class Reservations:
             return None
         key = place.party[0]
         if key not in self._groups:
-            self._groups[key] = await asyncio.wrap_future(aside(lambda: _reserve(place)))
+            # Before anybody waits: those who are of use only together ask at the same time.
+            self._groups[key] = aside(partial(_reserve, place))
+        try:
+            group = await asyncio.wrap_future(self._groups[key])
+        except Exception:
+            self._groups.pop(key, None)
+            raise
         self._made.pop(key, None)
         since = time.monotonic()
         try:
-            while not await self._stands(self._groups[key]):
+            while not await self._stands(group):
                 now = time.monotonic()
                 if place.role in self._made.values():
                     since = now
@@ -66,15 +74,15 @@ class Reservations:
         finally:
             self._waiting.pop(key, None)
         self._made[key] = place.role
-        return self._groups[key]
+        return group
 
     async def gone(self, place: Place) -> Exception:
         """Returns when the node of the actor's reservation is gone, if it has one; that is nobody's fault.
 
         Ray may not know it yet when an actor is started there, and says nothing of it when it does.
         """
-        group = self._groups.get(place.party[0])
-        while group is None or await self._stands(group):
+        asked = self._groups.get(place.party[0])
+        while asked is None or await self._stands(asked.result()):
             await asyncio.sleep(LOOK_SECONDS)
         return RemoteLost(f"{place.name}: the node that was reserved for it is gone", preempted=True)
 

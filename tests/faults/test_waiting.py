@@ -18,7 +18,7 @@ from telemetry.supervisor import Cluster
 from tests.faults.striking import NODE_MEMORY, ray_nodes, run_file
 from tests.inprocess import forager_here, refused
 
-pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.timeout(900)]
 
 WAIT = 240.0
 """Seconds: longer than actors take to start on a machine that is busy with other things."""
