@@ -127,7 +127,7 @@ def tune() -> float:
         synch=True,
     )
     with tempfile.TemporaryDirectory() as results:
-        ray.init(num_cpus=CORES, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False)
         Tuner(
             ray.tune.with_resources(Survivor, {"cpu": CORES / POPULATION}),
             param_space={"epsilon": uniform(0.3, 0.7), "temperature": uniform(0.8, 1.2)},
