@@ -12,18 +12,17 @@ import time
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, PostCommitHookProperties
 
-from telemetry import delta_log
+from telemetry import delta_log, row_files
 from telemetry.failures import StateError, StorageError
 from telemetry.records import FileRef
+from telemetry.row_files import PARTITION
 from telemetry.store import Store
 from telemetry.tables import TABLES
 
@@ -31,18 +30,9 @@ LEARNED = "ledger"
 """Where the tables of a run's own lives are."""
 HELD_OUT = "heldout"
 """Where those of lives in held-out worlds are."""
-PARTITION = "generation"
 ORDER = ("generation", "individual", "life", "step")
 COMMIT_TRIES = 8
 READERS = 4
-REPETITIVE = [
-    f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
-    for schema in TABLES.values()
-    for field in schema
-    if pa.types.is_nested(field.type) or pa.types.is_string(field.type)
-    if field.name not in ("attempt", "prompt_ids", "completion_logprobs")
-]
-"""Columns whose values are written once and pointed at: for the others that takes longer and more room."""
 SETTINGS = {
     # Acknowledged log entries are never cleaned away: the journal vouches for each of them.
     "delta.enableExpiredLogCleanup": "false",
@@ -144,7 +134,7 @@ class Ledger:
         known = None if attempts is None else pa.array(sorted(attempts), pa.string())
 
         def load(file: tuple[str, int]) -> pa.Table:
-            rows = self._read(*file, needed)
+            rows = row_files.read(self.store, *file, needed)
             return rows if known is None else rows.filter(pc.is_in(rows.column("attempt"), value_set=known))
 
         with ThreadPoolExecutor(READERS) as pool:
@@ -215,11 +205,7 @@ class Ledger:
         generations = sorted(rows.column(PARTITION).unique().to_pylist())
         for generation in generations:
             part = rows.filter(pc.equal(rows.column(PARTITION), generation)) if len(generations) > 1 else rows
-            part = part.drop_columns([PARTITION])
-            sink = pa.BufferOutputStream()
-            pq.write_table(part, sink, compression="zstd", write_page_checksum=True, use_dictionary=REPETITIVE)
-            data = sink.getvalue().to_pybytes()
-            digest = sha256(data).hexdigest()
+            data, digest = row_files.encode(part.drop_columns([PARTITION]))
             path = f"{PARTITION}={generation}/{digest}.parquet"
             ref = FileRef(key=f"{self._folder(name)}/{path}", size=len(data), sha256=digest)
             if not self.store.put_if_absent(ref.key, data) and self.store.get(ref.key) != data:
@@ -291,20 +277,6 @@ class Ledger:
         if not actions.num_rows:
             return []
         return sorted(zip(actions["path"].to_pylist(), actions[f"partition.{PARTITION}"].to_pylist(), strict=True))
-
-    def _read(self, key: str, generation: int, schema: pa.Schema) -> pa.Table:
-        """Columns of one data file, checked against the digest in its name."""
-        try:
-            data = self.store.get(key)
-        except KeyError:
-            raise StateError(f"{self.store}/{key}: missing; restore it from a copy") from None
-        if sha256(data).hexdigest() != key.rpartition("/")[2].removesuffix(".parquet"):
-            raise StateError(f"{self.store}/{key}: damaged (its checksum does not match); restore it from a copy")
-        stored = [name for name in schema.names if name != PARTITION]
-        rows = pq.ParquetFile(pa.BufferReader(data), arrow_extensions_enabled=False).read(columns=stored)
-        if PARTITION in schema.names:
-            rows = rows.append_column(PARTITION, pa.repeat(pa.scalar(generation, pa.int32()), rows.num_rows))
-        return rows.select(schema.names).cast(schema)
 
 
 def _checked(steps: pa.Table, lives: pa.Table) -> dict[str, pa.Table]:

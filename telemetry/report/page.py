@@ -40,10 +40,10 @@ def render(data: dict[str, Any], version: str = "") -> str:
     fitness_kind, generation, generations, population, lives_each, drivers, history, training, evaluation, champion,
     ancestry, ratios, totals and lineages; `orchestrator.summary` documents each. Where there are some, also survival
     (generation, lives, times, shares, longest), behaviour (as `orchestrator.behaviour.BehaviourMap`), replays (who,
-    held_out, life, seed, end, steps, frames) and experiment (as `render_comparison` takes it, and `own`, the run's arm);
-    `orchestrator.report` makes them. version: of a page that is served, and changes when the page does; such a page
-    asks `/version` for it and loads itself anew. Raises nothing for a run that has not finished, or not even begun:
-    its report says so.
+    held_out, life, seed, end, steps, frames) and experiment (as `render_comparison` takes it, and `own`, the run's
+    arm); `orchestrator.report` makes them. version: of a page that is served, and changes when the page does; such a
+    page asks `/version` for it and loads itself anew. Raises nothing for a run that has not finished, or not even
+    begun: its report says so.
     """
     begun, experiment = bool(data["history"]), data.get("experiment")
     scripts = [*([REPLAY] if data.get("replays") else []), LINEAGES, *([REFRESH] if version else [])]

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from telemetry.ledger import REPETITIVE
+from telemetry.row_files import REPETITIVE
 from telemetry.sink import TelemetrySink
 from tests.bench.commits import Life, recorded, renamed
 from tests.forager import IN_PROCESS, SMOKE, ok
