@@ -34,7 +34,11 @@ BOUNDS = (
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are made from something else than a page."""
     for path, text in (
-        ("index.md", (ROOT / "README.md").read_text().replace("](docs/", "](")),
+        (
+            "index.md",
+            (ROOT / "README.md").read_text().replace("](docs/", "](").replace("](deploy/README.md", "](deploy.md"),
+        ),
+        ("deploy.md", (ROOT / "deploy" / "README.md").read_text().replace("](../docs/", "](")),
         ("changelog.md", (ROOT / "CHANGELOG.md").read_text()),
         ("reference/run-file.md", run_file()),
         ("reference/commands.md", commands()),

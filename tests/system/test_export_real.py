@@ -14,7 +14,7 @@ from telemetry.foreign_lora import adopt
 from telemetry.lora import save
 from telemetry.store import open_store
 from tests import tiny
-from tests.workers.test_vllm_engine import CONFIG, SIGHTS, ask, decision, logprobs, reference
+from tests.workers.test_vllm_engine import CONFIG, SIGHTS, ask, decision, forget_llvmlite, logprobs, reference
 from workers import engines
 from workers.engines import chat
 from workers.engines.merged import MergedWeights
@@ -80,6 +80,7 @@ def test_vllm_serves_the_merged_model(base: Path, published: Path, monkeypatch: 
     card = models.card(merged, str(merged))
     codec = Codec(chat.description(merged, card, context=1, capacity=1))
     requests = [decision(codec, text) for text in SIGHTS]
+    forget_llvmlite()
     engine = engines.build(CONFIG, merged, card, lambda name: merged / name)
     try:
         answers = logprobs(ask(engine, *requests))

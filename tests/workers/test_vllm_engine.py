@@ -58,6 +58,15 @@ def adapters(tmp_path_factory, card):
     return folder
 
 
+def forget_llvmlite() -> None:
+    """vLLM looks into every module there is and stumbles over this one, which tests of worlds may have brought in.
+
+    Engines of a run have processes of their own.
+    """
+    for name in [name for name in sys.modules if name.startswith("llvmlite")]:
+        del sys.modules[name]
+
+
 @pytest.fixture(scope="module")
 def start(directory, card, adapters):
     """Starts engines one after the other: two vLLM engines do not fit into one process."""
@@ -67,10 +76,7 @@ def start(directory, card, adapters):
     def start(config):
         while running:
             asyncio.run(running.pop().close())
-        # vLLM looks into every module there is and stumbles over this one, which tests of worlds may have brought in;
-        # engines of a run have processes of their own.
-        for name in [name for name in sys.modules if name.startswith("llvmlite")]:
-            del sys.modules[name]
+        forget_llvmlite()
         running.append(engines.build(config, directory, card, lambda name: adapters / name))
         return running[-1]
 
