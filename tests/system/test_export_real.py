@@ -14,7 +14,7 @@ from telemetry.foreign_lora import adopt
 from telemetry.lora import save
 from telemetry.store import open_store
 from tests import tiny
-from tests.workers.test_vllm_engine import CONFIG, SIGHTS, ask, decision, forget_llvmlite, logprobs, reference
+from tests.workers.test_vllm_engine import CONFIG, SIGHTS, ask, decision, llvmlite_out_of_sight, logprobs, reference
 from workers import engines
 from workers.engines import chat
 from workers.engines.merged import MergedWeights
@@ -80,12 +80,12 @@ def test_vllm_serves_the_merged_model(base: Path, published: Path, monkeypatch: 
     card = models.card(merged, str(merged))
     codec = Codec(chat.description(merged, card, context=1, capacity=1))
     requests = [decision(codec, text) for text in SIGHTS]
-    forget_llvmlite()
-    engine = engines.build(CONFIG, merged, card, lambda name: merged / name)
-    try:
-        answers = logprobs(ask(engine, *requests))
-    finally:
-        asyncio.run(engine.close())
+    with llvmlite_out_of_sight():
+        engine = engines.build(CONFIG, merged, card, lambda name: merged / name)
+        try:
+            answers = logprobs(ask(engine, *requests))
+        finally:
+            asyncio.run(engine.close())
     weights = tiny.random_adapter(models.card(base, str(base)), seed=1)
     assert np.allclose(answers, reference(base, requests, weights), atol=1e-3)
     assert not np.allclose(answers, reference(base, requests), atol=1e-2)

@@ -208,7 +208,7 @@ def test_a_team_that_loses_a_process_is_replaced_whole_on_a_real_cluster(tmp_pat
 
 @pytest.mark.cluster
 def test_a_trainer_process_that_dies_is_replaced_on_a_real_cluster(tmp_path) -> None:
-    config = TrainerConfig(objective=ScriptedConfig(), jobs=2, retries=1, timeout=60)
+    config = TrainerConfig(objective=ScriptedConfig(), jobs=1, retries=1, timeout=60)
     build = partial(Trainer, config, SCRIPTED, None, str(tmp_path))
     started: list[int] = []
     cluster = Cluster()
@@ -225,4 +225,4 @@ def test_a_trainer_process_that_dies_is_replaced_on_a_real_cluster(tmp_path) -> 
     assert sorted(result.individual for result in results) == ["g001-000", "g001-001", "g001-002"]
     assert [result.status for result in results] == ["trained"] * 3
     assert pool.restarts == 1
-    assert len(started) == 3
+    assert started == [0, 0]

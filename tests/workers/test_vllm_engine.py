@@ -3,6 +3,8 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -58,13 +60,17 @@ def adapters(tmp_path_factory, card):
     return folder
 
 
-def forget_llvmlite() -> None:
+@contextmanager
+def llvmlite_out_of_sight() -> Iterator[None]:
     """vLLM looks into every module there is and stumbles over this one, which tests of worlds may have brought in.
 
-    Engines of a run have processes of their own.
+    Engines of a run have processes of their own. Worlds that compile with it find it again afterwards.
     """
-    for name in [name for name in sys.modules if name.startswith("llvmlite")]:
-        del sys.modules[name]
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("llvmlite")}
+    try:
+        yield
+    finally:
+        sys.modules.update(hidden)
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +82,11 @@ def start(directory, card, adapters):
     def start(config):
         while running:
             asyncio.run(running.pop().close())
-        forget_llvmlite()
         running.append(engines.build(config, directory, card, lambda name: adapters / name))
         return running[-1]
 
-    yield start
+    with llvmlite_out_of_sight():
+        yield start
     while running:
         asyncio.run(running.pop().close())
 
