@@ -20,7 +20,7 @@ from rich.table import Table
 ROUNDS = 2
 
 
-def measure(*arguments: str | Path) -> dict[str, Any]:
+def measure(*arguments: str | Path | int) -> dict[str, Any]:
     """Last line of a measuring process's output, as JSON."""
     command = [sys.executable, "-m", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -52,17 +52,27 @@ def main() -> None:
             ratio = median(one["decisions_per_second"] / raw[name] for one, raw in rollouts)
             label = {"once": "all prompts at once", "lockstep": "step by step"}[name]
             table.add_row(f"rollout, decisions/s, raw vLLM fed {label}", f"{ours:.1f}", f"{raw:.1f}", f"{ratio:.2f}")
+        table.add_row("prompt tokens that the prefix cache held", f"{_median(rollouts, 'cached_share'):.2f}", "", "")
+        table.add_row("decoded tokens per decision", f"{_median(rollouts, 'decoded_per_decision'):.2f}", "", "")
+        lineages = [_lineages(Path(scratch), index) for index in range(ROUNDS)]
+        many, one = (median(pair[side] for pair in lineages) for side in (0, 1))
+        ratio = median(many / one for many, one in lineages)
+        table.add_row("16 lineages, decisions/s, one with as many lives", f"{many:.1f}", f"{one:.1f}", f"{ratio:.2f}")
         ours, raw = (median(pair[side]["tokens_per_second"] for pair in trainings) for side in (0, 1))
         ratio = median(one["tokens_per_second"] / trl["tokens_per_second"] for one, trl in trainings)
         table.add_row("training, tokens/s, bare TRL", f"{ours:.0f}", f"{raw:.0f}", f"{ratio:.2f}")
         overhead = median(pair[0]["overhead_seconds"] for pair in trainings)
         table.add_row("a further training job, s beyond TRL's train()", f"{overhead:.2f}", "", "")
+        run = Path(scratch) / "run"
+        generation = {name: measure("tests.bench.generation", name, run)["seconds"] for name in ("ours", "vllm", "trl")}
+        raw = generation["vllm"] + generation["trl"]
+        label = "a generation of eight, s, raw vLLM and raw TRL one after the other"
+        table.add_row(label, f"{generation['ours']:.0f}", f"{raw:.0f}", f"{generation['ours'] / raw:.2f}")
         serving = measure("tests.bench.serving")
         table.add_row(
             "first answer with a new adapter, s beyond file and answer", f"{serving['beyond_seconds']:.2f}", "", ""
         )
-        swap = median(one["swap_seconds"] for one, _ in rollouts)
-        table.add_row("adapter swap, merged weights, s", f"{swap:.2f}", "", "")
+        table.add_row("adapter swap, merged weights, s", f"{_median(rollouts, 'swap_seconds'):.2f}", "", "")
         scripted = measure("tests.bench.scripted")
         for lives, one in scripted["lives"].items():
             label = f"scripted, {int(lives):,} concurrent lives"
@@ -103,6 +113,20 @@ def main() -> None:
 
 def _rollout(records: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return measure("tests.bench.rollout", "ours", records), measure("tests.bench.rollout", "raw", records)
+
+
+def _median(rollouts: list[tuple[dict[str, Any], dict[str, Any]]], name: str) -> float:
+    return median(ours[name] for ours, _ in rollouts)
+
+
+def _lineages(scratch: Path, index: int) -> tuple[float, float]:
+    """Decisions per second of sixteen lineages, and of one with as many lives."""
+    shapes = ((16, 16), (1, 256))
+    many, one = (
+        measure("tests.bench.rollout", "ours", scratch / f"lineages-{count}-{index}", count, lives)
+        for count, lives in shapes
+    )
+    return many["decisions_per_second"], one["decisions_per_second"]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Decisions per second of four individuals with their own adapters through the whole stack, and of raw vLLM.
+"""Decisions per second of individuals with adapters of their own through the whole stack, and of raw vLLM.
 
-`ours DIR` lives 32 lives each on Ray, weights swapped between individuals, every row committed to a ledger in DIR.
-`raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the untouched model: individual by individual all at
-once, and step by step, as lives need their answers.
+`ours DIR [COUNT LIVES]` lives 32 lives of each of four individuals on Ray, or as many as said, weights swapped between
+individuals, every row committed to a ledger in DIR. `raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the
+untouched model: individual by individual all at once, and step by step, as lives need their answers.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.cluster import cluster
@@ -29,13 +30,13 @@ from trainer.config_operators import GaussianMutation
 from trainer.lowrank import fresh
 from trainer.mutation import mutate
 
-LIVES = 32
+COUNT, LIVES = 4, 32
 WARM_UP = 4
 
 
-def configuration() -> RunConfig:
+def configuration(count: int = COUNT, lives: int = LIVES) -> RunConfig:
     """The demo's, with a fixed share of exploration and no metrics port."""
-    settings = [f"population.lives={LIVES}", "metrics.enabled=false"]
+    settings = [f"population.size={count}", f"population.lives={lives}", "metrics.enabled=false"]
     return load(ROOT / "deploy" / "runs" / "demo.yaml", settings)
 
 
@@ -52,28 +53,41 @@ def with_adapters(run: Run, card: BaseModelCard) -> list[Individual]:
     return individuals
 
 
-def ours(directory: Path) -> dict[str, float]:
+def ours(directory: Path, count: int = COUNT, lives: int = LIVES) -> dict[str, float]:
     """Wall time of living all lives, adapters swapped and rows committed."""
-    config = configuration()
+    config = configuration(count, lives)
     model = find_model(config)
     run = create(open_store(directory), config, model.card)
     individuals = with_adapters(run, model.card)
-    seeds = [world_seed(config.seed, 0, life) for life in range(LIVES)]
+    seeds = [world_seed(config.seed, 0, life) for life in range(lives)]
     with cluster(config.ray) as start, asyncio.Runner() as runner:
         pool = runner.run(Builder(config, model, str(run.store), directory / "logs", start).workers())
         runner.run(pool.try_out([tasks(one, seeds[:WARM_UP]) for one in individuals]))
+        before = runner.run(pool.engines[0].peer.stats())
         begin = time.monotonic()
         runner.run(pool.live([tasks(one, seeds) for one in individuals], run.acknowledge))
         seconds = time.monotonic() - begin
+        after = runner.run(pool.engines[0].peer.stats())
         begin = time.monotonic()
         runner.run(pool.engines[0].peer.load([individuals[0].genome.adapter]))
         swap = time.monotonic() - begin
     decisions = sum(commit.decisions for commit in run.state.commits)
-    return {"decisions": decisions, "decisions_per_second": decisions / seconds, "swap_seconds": swap}
+    return {
+        "decisions": decisions,
+        "decisions_per_second": decisions / seconds,
+        "swap_seconds": swap,
+        "cached_share": (after.cached_tokens - before.cached_tokens) / (after.prompt_tokens - before.prompt_tokens),
+        "decoded_per_decision": pc.mean(pc.list_value_length(_steps(directory)["completion_ids"])).as_py(),
+    }
 
 
 def raw(directory: Path) -> dict[str, float]:
     """The same prompts through vLLM's own batch interface, with the same engine settings."""
+    return bare(_steps(directory))
+
+
+def bare(steps: pa.Table) -> dict[str, float]:
+    """Decisions per second of recorded steps (schema STEPS) in raw vLLM, all at once and step by step."""
     import os
 
     cores = sorted(os.sched_getaffinity(0))
@@ -92,7 +106,6 @@ def raw(directory: Path) -> dict[str, float]:
 
     config = configuration()
     engine: Any = config.engine
-    steps = Ledger(open_store(directory)).read("steps", version=_version(directory))
     sampling = SamplingParams(
         max_tokens=1, temperature=1.0, allowed_token_ids=steps["choice_ids"][0].as_py(), detokenize=False
     )
@@ -130,12 +143,14 @@ def raw(directory: Path) -> dict[str, float]:
     return results
 
 
-def _version(directory: Path) -> int:
+def _steps(directory: Path) -> pa.Table:
+    """Every recorded step (schema STEPS)."""
     from orchestrator.state import fold
     from telemetry.journal import Journal
 
-    return fold(Journal(open_store(directory)).read()).tables["steps"]
+    store = open_store(directory)
+    return Ledger(store).read("steps", version=fold(Journal(store).read()).tables["steps"])
 
 
 if __name__ == "__main__":
-    print(json.dumps({"ours": ours, "raw": raw}[sys.argv[1]](Path(sys.argv[2]))))
+    print(json.dumps({"ours": ours, "raw": raw}[sys.argv[1]](Path(sys.argv[2]), *map(int, sys.argv[3:]))))

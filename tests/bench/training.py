@@ -8,8 +8,11 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from orchestrator.experience import experience
 from orchestrator.fitness import score
@@ -79,49 +82,63 @@ def ours(directory: Path) -> dict[str, float]:
 
 
 def trl(directory: Path) -> dict[str, float]:
-    """TRL as its documentation shows it, on tokenised prompts and completions, loss on completions only."""
+    """TRL on the same examples."""
+    config, job, steps = task(directory)
+    [(tokens, seconds)] = bare(config, [job], steps)
+    return {"tokens_per_second": tokens / seconds}
+
+
+def bare(config: TrainerConfig, jobs: Sequence[TrainingJob], steps: pa.Table) -> list[tuple[int, float]]:
+    """Tokens and seconds of `train()` for the examples of each job, which must be of behaviour cloning.
+
+    TRL as its documentation shows it, on tokenised prompts and completions, loss on completions only.
+    """
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    config, job, steps = task(directory)
     objective: Any = config.objective
-    examples = good_decisions(decisions(steps, job, objective), objective)
     path = find_model(configuration()).directory
-    rows = [
-        {"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)}
-        for prompt, answer in zip(examples.prompt_ids, examples.completion_ids, strict=True)
-    ]
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(path)
     lora = config.lora
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = SFTConfig(
-            output_dir=scratch,
-            per_device_train_batch_size=objective.batch_size,
-            num_train_epochs=objective.epochs,
-            learning_rate=job.child.genome.hyperparameters.learning_rate,
-            bf16=False,
-            use_cpu=True,
-            gradient_checkpointing=False,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = SFTTrainer(
-            AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
-            arguments,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=AutoTokenizer.from_pretrained(path),
-            peft_config=LoraConfig(
-                r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.modules), task_type="CAUSAL_LM"
-            ),
-        )
-        begin = time.monotonic()
-        trainer.train()
-        seconds = time.monotonic() - begin
-    return {"tokens_per_second": examples.tokens * objective.epochs / seconds, "examples": len(rows)}
+    spent = []
+    for job in jobs:
+        examples = good_decisions(decisions(steps, job, objective), objective)
+        rows = [
+            {"input_ids": prompt + answer, "completion_mask": [0] * len(prompt) + [1] * len(answer)}
+            for prompt, answer in zip(examples.prompt_ids, examples.completion_ids, strict=True)
+        ]
+        with tempfile.TemporaryDirectory() as scratch:
+            arguments = SFTConfig(
+                output_dir=scratch,
+                per_device_train_batch_size=objective.batch_size,
+                num_train_epochs=objective.epochs,
+                learning_rate=job.child.genome.hyperparameters.learning_rate,
+                bf16=False,
+                use_cpu=True,
+                gradient_checkpointing=False,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            )
+            trainer = SFTTrainer(
+                model,
+                arguments,
+                train_dataset=Dataset.from_list(rows),
+                processing_class=tokenizer,
+                peft_config=LoraConfig(
+                    r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.modules), task_type="CAUSAL_LM"
+                ),
+            )
+            begin = time.monotonic()
+            trainer.train()
+            spent.append((examples.tokens * objective.epochs, time.monotonic() - begin))
+            model = trainer.model.unload()
+    return spent
 
 
 if __name__ == "__main__":
