@@ -95,6 +95,9 @@ class GrpoConfig(LearningConfig):
     """Only that: what was stored when a decision was drawn is its likelihood among the legal actions."""
     max_ratio: float = Field(default=2.0, ge=1, le=100)
     """Where importance ratios are truncated."""
+    clip: bool = False
+    """What went well is learned until it is `max_ratio` times as likely as it was drawn, what went badly until it is so
+    many times less likely, and neither any further (PPO, arXiv 1707.06347); false never stops (CISPO)."""
     scale: bool = True
     """Divide by the group's standard deviation; false only subtracts its mean (Liu et al. 2025, Dr. GRPO)."""
     exploration: Literal["model", "policy"] = "model"

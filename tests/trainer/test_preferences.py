@@ -85,6 +85,20 @@ def test_grpo_weighs_by_truncated_ratios_that_are_not_differentiated() -> None:
     torch.testing.assert_close(taken.grad, -ratio * one.value / 3)
 
 
+def test_grpo_clipped_has_the_gradient_of_the_papers_surrogate() -> None:
+    drawn, drift = torch.full((8,), -1.5), torch.tensor([-1.5, -0.5, 0.5, 1.5] * 2)
+    value = torch.tensor([1.5] * 4 + [-0.5] * 4)
+    mine, surrogate = ((drawn + drift).requires_grad_() for _ in range(2))
+    bare(Grpo, GrpoConfig(max_ratio=2.0, clip=True)).loss(batch(8, taken=mine, drawn=drawn, value=value)).backward()
+    ratio = (surrogate - drawn).exp()
+    pessimistic = torch.minimum(ratio * value, ratio.clamp(1 / 2, 2) * value)
+    (-pessimistic.mean()).backward()
+    wanted = surrogate.grad.clone()
+    assert (wanted == 0).sum() == 2
+    wanted[7] = -2 * value[7] / 8  # a bad decision far more likely than drawn: weighed by 2, not by exp(1.5)
+    torch.testing.assert_close(mine.grad, wanted)
+
+
 def test_groups_are_worlds_and_those_without_variance_are_dropped() -> None:
     table = steps([*WALKS, ("g000-000", 2, [("wait", -1.0)] * 4), ("g000-001", 2, [("wait", -1.0)] * 3)])
     examples = bare(Grpo, GrpoConfig(lookahead=1)).examples(table, PARENTS)

@@ -1,5 +1,6 @@
 """Group-relative policy optimisation on recorded decisions."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -44,9 +45,17 @@ class Grpo(Learned[GrpoConfig]):
         )
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Advantage times log-likelihood, weighted by truncated importance ratios; mean over the tokens."""
-        ratio = (batch.taken - batch.drawn).exp().clamp(max=self.config.max_ratio).detach()
-        gain = (ratio * batch.value[batch.example] * batch.taken).mean()
+        """Advantage times log-likelihood, weighted by truncated importance ratios; mean over the tokens.
+
+        With `clip` the gradient is that of PPO's clipped surrogate, bounded for bad decisions as well (dual-clip PPO,
+        arXiv 1912.09729), and bounds are `max_ratio` and its inverse.
+        """
+        most, advantage = self.config.max_ratio, batch.value[batch.example]
+        drift = (batch.taken - batch.drawn).detach()
+        weight = drift.exp().clamp(max=most) * advantage
+        if self.config.clip:
+            weight = weight.where(drift * advantage.sign() < math.log(most), 0.0)
+        gain = (weight * batch.taken).mean()
         return self.config.beta * batch.divergence.mean() - gain if self.config.beta > 0 else -gain
 
 
