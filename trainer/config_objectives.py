@@ -86,22 +86,24 @@ class DpoConfig(LearningConfig):
 class GrpoConfig(LearningConfig):
     """Group-relative policy optimisation, off-policy: credit relative to the group of lives in the same world.
 
-    Importance ratios are of the stored log-probabilities that the decisions were drawn with, truncated. (Shao et al.
-    2024, arXiv 2402.03300, with process supervision; CISPO, arXiv 2506.13585.)
+    Importance ratios are of the stored log-probabilities that the decisions were drawn with. (Shao et al. 2024, arXiv
+    2402.03300, with process supervision.)
     """
 
     kind: Literal["grpo"] = "grpo"
     likelihood: Literal["legal"] = "legal"
     """Only that: what was stored when a decision was drawn is its likelihood among the legal actions."""
-    max_ratio: float = Field(default=2.0, ge=1, le=100)
+    threshold: float = Field(default=0.0, ge=0, le=10)
+    """Smallest advantage, for better or worse, that is learned from."""
+    max_ratio: float = Field(default=8.0, ge=1, le=100)
     """Where importance ratios are truncated."""
-    clip: bool = False
+    clip: bool = True
     """What went well is learned until it is `max_ratio` times as likely as it was drawn, what went badly until it is so
-    many times less likely, and neither any further (PPO, arXiv 1707.06347); false never stops (CISPO)."""
+    many times less likely, neither any further (PPO, arXiv 1707.06347); false never stops (CISPO, arXiv 2506.13585)."""
     scale: bool = True
     """Divide by the group's standard deviation; false only subtracts its mean (Liu et al. 2025, Dr. GRPO)."""
-    exploration: Literal["model", "policy"] = "model"
-    """Ratio to the model's own probability of the decision, or to that of the policy that explored as well."""
+    exploration: Literal["model", "policy"] = "policy"
+    """Ratio to the probability that the decision was drawn with, or to the model's own, exploration left out."""
     beta: float = Field(default=0.0, ge=0, le=100)
     """Weight of the divergence from the child's start."""
 

@@ -19,7 +19,7 @@ from telemetry.ledger import Ledger
 from tests.bench import rollout, training
 from tests.forager import ROOT, ok
 
-POPULATION, LIVES, EXAMPLES = 8, 16, 48
+POPULATION, LIVES = 8, 16
 GENERATION = 1
 
 
@@ -28,7 +28,7 @@ def ours(directory: Path) -> dict[str, Any]:
     settings = [
         f"population.size={POPULATION}",
         f"population.lives={LIVES}",
-        f"trainer.objective.max_examples={EXAMPLES}",
+        rollout.CLONING,
         "evaluation.lives=1",
         "evaluation.manners=0",
         "metrics.enabled=false",

@@ -32,12 +32,13 @@ from trainer.mutation import mutate
 
 COUNT, LIVES = 4, 32
 WARM_UP = 4
+CLONING = "trainer.objective={kind: sft, baseline: both, trace: 0.5, max_examples: 48, epochs: 2, batch_size: 8}"
 
 
 def configuration(count: int = COUNT, lives: int = LIVES) -> RunConfig:
-    """The demo's, with a fixed share of exploration and no metrics port."""
-    settings = [f"population.size={count}", f"population.lives={lives}", "metrics.enabled=false"]
-    return load(ROOT / "deploy" / "runs" / "demo.yaml", settings)
+    """The demo's, with behaviour cloning, which raw TRL has as well, and no metrics port."""
+    shape = [f"population.size={count}", f"population.lives={lives}"]
+    return load(ROOT / "deploy" / "runs" / "demo.yaml", [*shape, CLONING, "metrics.enabled=false"])
 
 
 def with_adapters(run: Run, card: BaseModelCard) -> list[Individual]:

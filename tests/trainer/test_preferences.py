@@ -77,7 +77,7 @@ def test_dpo_is_the_equation_of_the_paper() -> None:
 def test_grpo_weighs_by_truncated_ratios_that_are_not_differentiated() -> None:
     one = batch(3, value=torch.tensor([1.5, -1.0, 0.5]))
     taken = one.taken.clone().requires_grad_()
-    loss = bare(Grpo, GrpoConfig(max_ratio=1.2, beta=0.1)).loss(batch(3, taken=taken, value=one.value))
+    loss = bare(Grpo, GrpoConfig(max_ratio=1.2, clip=False, beta=0.1)).loss(batch(3, taken=taken, value=one.value))
     ratio = (one.taken - one.drawn).exp().clamp(max=1.2)
     expected = -(ratio * one.value * one.taken).mean() + 0.1 * one.divergence.mean()
     torch.testing.assert_close(loss, expected)
@@ -89,7 +89,7 @@ def test_grpo_clipped_has_the_gradient_of_the_papers_surrogate() -> None:
     drawn, drift = torch.full((8,), -1.5), torch.tensor([-1.5, -0.5, 0.5, 1.5] * 2)
     value = torch.tensor([1.5] * 4 + [-0.5] * 4)
     mine, surrogate = ((drawn + drift).requires_grad_() for _ in range(2))
-    bare(Grpo, GrpoConfig(max_ratio=2.0, clip=True)).loss(batch(8, taken=mine, drawn=drawn, value=value)).backward()
+    bare(Grpo, GrpoConfig(max_ratio=2.0)).loss(batch(8, taken=mine, drawn=drawn, value=value)).backward()
     ratio = (surrogate - drawn).exp()
     pessimistic = torch.minimum(ratio * value, ratio.clamp(1 / 2, 2) * value)
     (-pessimistic.mean()).backward()
@@ -101,12 +101,12 @@ def test_grpo_clipped_has_the_gradient_of_the_papers_surrogate() -> None:
 
 def test_groups_are_worlds_and_those_without_variance_are_dropped() -> None:
     table = steps([*WALKS, ("g000-000", 2, [("wait", -1.0)] * 4), ("g000-001", 2, [("wait", -1.0)] * 3)])
-    examples = bare(Grpo, GrpoConfig(lookahead=1)).examples(table, PARENTS)
+    examples = bare(Grpo, GrpoConfig(lookahead=1, exploration="model")).examples(table, PARENTS)
     assert {life for _, life, _ in examples.keys} == {0, 1}
     assert examples.dropped == 7
     assert examples.logprobs == [[-1.25]] * len(examples.keys)
     assert examples.temperatures == [0.5] * len(examples.keys)
-    explored = bare(Grpo, GrpoConfig(lookahead=1, exploration="policy")).examples(table, PARENTS)
+    explored = bare(Grpo, GrpoConfig(lookahead=1)).examples(table, PARENTS)
     assert explored.logprobs[0] == [pytest.approx(np.log(0.25))]
     flat = steps([("g000-000", 0, [("wait", 1.0)]), ("g000-000", 1, [("wait", 2.0)])])
     with pytest.raises(NoExamples, match="all 2 groups"):

@@ -31,9 +31,10 @@ class Grpo(Learned[GrpoConfig]):
         found, config = decisions(steps, job, self.config), self.config
         groups = found.table["life"].to_numpy().astype(np.int64)
         advantages, flat = relative(found.credit, groups, scale=config.scale)
-        alive = np.flatnonzero(~flat)
+        alive = np.flatnonzero(~flat & (np.abs(advantages) >= config.threshold))
         if len(alive) == 0:
-            raise NoExamples(f"all {len(set(groups.tolist()))} groups of decisions did equally well within themselves")
+            number, least = len(set(groups.tolist())), f", less than {config.threshold:g} apart" * (not flat.all())
+            raise NoExamples(f"all {number} groups of decisions did equally well within themselves{least}")
         sides = 2 * found.actions + (advantages > 0)
         chosen = in_rounds(alive, np.abs(advantages), sides)[: config.max_examples]
         rows = found.table.take(chosen)
