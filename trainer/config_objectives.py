@@ -93,7 +93,7 @@ class GrpoConfig(LearningConfig):
     kind: Literal["grpo"] = "grpo"
     likelihood: Literal["legal"] = "legal"
     """Only that: what was stored when a decision was drawn is its likelihood among the legal actions."""
-    threshold: float = Field(default=0.5, ge=0, le=10)
+    threshold: float = Field(default=0.0, ge=0, le=10)
     """Smallest advantage, for better or worse, that is learned from."""
     max_ratio: float = Field(default=8.0, ge=1, le=100)
     """Where importance ratios are truncated."""

@@ -115,9 +115,19 @@ def test_groups_are_worlds_and_those_without_variance_are_dropped() -> None:
 
 def test_an_action_is_learned_from_both_its_sides() -> None:
     walk = [("eat", 9.0), ("eat", 8.0), ("eat", 7.0), ("eat", -1.0), ("north", -6.0), ("north", -5.0), ("north", -4.0)]
-    examples = bare(Grpo, GrpoConfig(lookahead=1, max_examples=4)).examples(steps([("g000-000", 0, walk)]), PARENTS)
+    table = steps([("g000-000", 0, walk)])
+    examples = bare(Grpo, GrpoConfig(lookahead=1, max_examples=4, threshold=0)).examples(table, PARENTS)
     assert sorted(step for _, _, step in examples.keys) == [0, 1, 3, 4]
     assert [value > 0 for value in examples.values] == [step < 3 for _, _, step in examples.keys]
+
+
+def test_what_is_near_the_mean_is_not_learned_from() -> None:
+    walk = [("eat", 9.0), ("eat", -1.0), ("north", -6.0), ("north", 0.5)]
+    table = steps([("g000-000", 0, walk)])
+    examples = bare(Grpo, GrpoConfig(lookahead=1, threshold=0.5)).examples(table, PARENTS)
+    assert sorted(step for _, _, step in examples.keys) == [0, 2]
+    with pytest.raises(NoExamples, match=r"is 9 \(threshold\) from"):
+        bare(Grpo, GrpoConfig(lookahead=1, threshold=9)).examples(table, PARENTS)
 
 
 @pytest.mark.parametrize("scale", [True, False])

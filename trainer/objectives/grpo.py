@@ -33,8 +33,12 @@ class Grpo(Learned[GrpoConfig]):
         advantages, flat = relative(found.credit, groups, scale=config.scale)
         alive = np.flatnonzero(~flat & (np.abs(advantages) >= config.threshold))
         if len(alive) == 0:
-            number, least = len(set(groups.tolist())), f", less than {config.threshold:g} apart" * (not flat.all())
-            raise NoExamples(f"all {number} groups of decisions did equally well within themselves{least}")
+            number = len(set(groups.tolist()))
+            raise NoExamples(
+                f"all {number} groups of decisions did equally well within themselves"
+                if flat.all()
+                else f"no decision of {number} groups is {config.threshold:g} (threshold) from its group's mean"
+            )
         sides = 2 * found.actions + (advantages > 0)
         chosen = in_rounds(alive, np.abs(advantages), sides)[: config.max_examples]
         rows = found.table.take(chosen)
