@@ -38,6 +38,8 @@ CLONING = "trainer.objective={kind: sft, baseline: both, trace: 0.5, max_example
 def configuration(count: int = COUNT, lives: int = LIVES) -> RunConfig:
     """The demo's, with behaviour cloning, which raw TRL has as well, and no metrics port."""
     shape = [f"population.size={count}", f"population.lives={lives}"]
+    if count == 1:
+        shape.append('population.founders=[{name: one, strategy: "Eat berries here; walk to food.", epsilon: 0.6}]')
     return load(ROOT / "deploy" / "runs" / "demo.yaml", [*shape, CLONING, "metrics.enabled=false"])
 
 
