@@ -90,7 +90,7 @@ def cluster(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
         assert not alive, "a node that is told to end leaves nobody behind"
 
 
-@pytest.mark.faults
+@pytest.mark.cluster
 @pytest.mark.timeout(1800)
 def test_nodes_join_and_a_run_is_driven_on_them(cluster: str, environment: dict[str, str], tmp_path: Path) -> None:
     everybody = ("--set", f"ray.cpus={2 * (psutil.cpu_count() or 1)}")

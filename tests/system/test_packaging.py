@@ -113,6 +113,7 @@ def test_the_wheel_runs_away_from_the_checkout(archives: Shipped, tmp_path: Path
     page = (scratch / run / "report.html").read_text()
     assert "<svg" in page
     assert "<script" in page
+    done(forager, "plan", "smoke.yaml", "--nodes", "2", cwd=scratch)
     assert sorted(path.name for path in scratch.iterdir()) == ["runs", "smoke.yaml"]
 
 
