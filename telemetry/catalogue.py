@@ -84,7 +84,8 @@ PROCESS = (
     Declared("gauge", "forager_engine_requests_waiting", "Requests for other weights than those in place."),
     Declared("counter", "forager_engine_requests_total", "Requests that engines have answered."),
     Declared("counter", "forager_engine_prompt_tokens_total", "Prompt tokens of answered requests."),
-    Declared("counter", "forager_engine_cached_tokens_total", "Of those, tokens that the prefix cache held."),
+    Declared("counter", "forager_engine_cached_tokens_total", "Of those, tokens not computed again."),
+    Declared("counter", "forager_engine_recalled_total", "Requests answered from memory: same weights, same prompt."),
     Declared("counter", "forager_engine_busy_seconds_total", "Time in which engines computed, summed over engines."),
     Declared("counter", "forager_engine_switches_total", "Changes of the weights that an engine serves."),
 )

@@ -28,6 +28,7 @@ _OF_ENGINES = {
     "answered": "forager_engine_requests_total",
     "prompt_tokens": "forager_engine_prompt_tokens_total",
     "cached_tokens": "forager_engine_cached_tokens_total",
+    "recalled": "forager_engine_recalled_total",
     "busy_seconds": "forager_engine_busy_seconds_total",
     "switches": "forager_engine_switches_total",
 }

@@ -53,6 +53,9 @@ class VllmEngineConfig(Config):
     """Adapters in one batch; only with `serving: lora`."""
     max_rank: Literal[8, 16, 32, 64, 128, 256] = 16
     """Largest adapter rank served; only with `serving: lora`."""
+    remember: int = Field(default=2**22, ge=0, le=2**36)
+    """Prompt tokens of decisions kept with their answers, since the same weights say the same to the same prompt; some
+    16 bytes each. 0 computes every decision."""
     threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads of one engine; 0 takes all cores of the machine."""
 

@@ -112,7 +112,9 @@ class EngineStats:
     prompt_tokens: int = 0
     """Of those."""
     cached_tokens: int = 0
-    """Prompt tokens that the prefix cache held."""
+    """Prompt tokens that were not computed again: the prefix cache held them, or the whole decision was remembered."""
+    recalled: int = 0
+    """Requests that the same weights had answered before, and that were answered from memory."""
     busy_seconds: float = 0.0
     """Time in which it computed."""
     switches: int = 0

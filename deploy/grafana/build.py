@@ -159,11 +159,15 @@ ROWS = {
         ),
         graph(
             "Engines",
-            "Share of their time in which they compute, and of prompt tokens that the prefix cache held.",
+            "Shares: of their time in which they compute, of prompt tokens and of whole decisions not computed again.",
             ("rate(forager_engine_busy_seconds_total@[1m]) / (forager_engines@ > 0)", "busy"),
             (
                 "rate(forager_engine_cached_tokens_total@[5m]) / (rate(forager_engine_prompt_tokens_total@[5m]) > 0)",
-                "prefix cache",
+                "prompt tokens",
+            ),
+            (
+                "rate(forager_engine_recalled_total@[5m]) / (rate(forager_engine_requests_total@[5m]) > 0)",
+                "decisions recalled",
             ),
             unit="percentunit",
         ),

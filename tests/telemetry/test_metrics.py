@@ -218,7 +218,8 @@ def test_totals_of_engines_grow_over_replacements_and_never_fall() -> None:
     value = metrics.registry.get_sample_value
 
     def told(name: str, answered: int, waiting: int = 0) -> None:
-        counts = dict.fromkeys(("prompt_tokens", "cached_tokens", "busy_seconds", "switches", "running"), answered)
+        kinds = ("prompt_tokens", "cached_tokens", "recalled", "busy_seconds", "switches", "running")
+        counts = dict.fromkeys(kinds, answered)
         metrics.engines({name: {**counts, "answered": answered, "waiting": waiting}})
 
     for name, answered in (("engine-0.0", 5), ("engine-0.0", 9), ("engine-0.0", 7), ("engine-0.1", 2)):

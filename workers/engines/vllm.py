@@ -22,6 +22,7 @@ from workers.config import VllmEngineConfig
 from workers.engine import MAX_CHOICES, Completion, CompletionRequest, EngineFailure, EngineStats, ModelDescription
 from workers.engines.chat import description, end_of_turn
 from workers.engines.loop import CoreThread
+from workers.engines.memo import Memo
 from workers.engines.merged import MergedServing, arithmetic
 from workers.engines.unmerged import UnmergedServing, slots
 
@@ -45,6 +46,7 @@ class VllmEngine:
         capacity = 1 if config.serving == "merged" else config.max_adapters
         self._description = description(directory, card, context=config.context, capacity=capacity)
         self._thread = CoreThread(partial(_VllmCore, config, directory, card, adapter_path))
+        self._memo = Memo(self._thread.complete, config.remember)
         self._teller = Teller(REGISTRY, "vllm:")
 
     async def describe(self) -> ModelDescription:
@@ -53,15 +55,24 @@ class VllmEngine:
     async def load(self, adapters: Sequence[str | None]) -> None:
         """Declares the working set. Raises UsageError for adapters that do not fit, AdapterRefused for bad files."""
         await self._thread.load(list(dict.fromkeys(adapters)))
+        self._memo.keep(set(adapters))
 
     async def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Answers in the order of the requests. Raises EngineFailure, or UsageError for a request out of bounds."""
         for request in requests:
             request.check(self._description.context)
-        return await self._thread.complete(requests)
+        return await self._memo.complete(requests)
 
     async def stats(self) -> EngineStats:
-        return replace(self._thread.stats(), own=self._teller())
+        stats, memo = self._thread.stats(), self._memo
+        return replace(
+            stats,
+            answered=stats.answered + memo.recalled,
+            prompt_tokens=stats.prompt_tokens + memo.tokens,
+            cached_tokens=stats.cached_tokens + memo.tokens,
+            recalled=memo.recalled,
+            own=self._teller(),
+        )
 
     async def close(self) -> None:
         await self._thread.close()
