@@ -1,7 +1,7 @@
 """Decisions per second of individuals with adapters of their own through the whole stack, and of raw vLLM.
 
-`ours DIR [COUNT LIVES]` lives 32 lives of each of four individuals on Ray, or as many as said, weights swapped between
-individuals, every row committed to a ledger in DIR. `raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the
+`ours DIR [COUNT LIVES [REMEMBER]]` lives 32 lives of each of four individuals on Ray, or as many as said, weights swapped
+between individuals, every row committed to a ledger in DIR; with REMEMBER 0 every decision is computed. `raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the
 untouched model: individual by individual all at once, and step by step, as lives need their answers.
 """
 
@@ -35,9 +35,11 @@ WARM_UP = 4
 CLONING = "trainer.objective={kind: sft, baseline: both, trace: 0.5, max_examples: 48, epochs: 2, batch_size: 8}"
 
 
-def configuration(count: int = COUNT, lives: int = LIVES) -> RunConfig:
+def configuration(count: int = COUNT, lives: int = LIVES, remember: int | None = None) -> RunConfig:
     """The demo's, with behaviour cloning, which raw TRL has as well, and no metrics port."""
     shape = [f"population.size={count}", f"population.lives={lives}"]
+    if remember is not None:
+        shape.append(f"engine.remember={remember}")
     if count == 1:
         shape.append('population.founders=[{name: one, strategy: "Eat berries here; walk to food.", epsilon: 0.6}]')
     return load(ROOT / "deploy" / "runs" / "demo.yaml", [*shape, CLONING, "metrics.enabled=false"])
@@ -56,9 +58,9 @@ def with_adapters(run: Run, card: BaseModelCard) -> list[Individual]:
     return individuals
 
 
-def ours(directory: Path, count: int = COUNT, lives: int = LIVES) -> dict[str, float]:
+def ours(directory: Path, count: int = COUNT, lives: int = LIVES, remember: int | None = None) -> dict[str, float]:
     """Wall time of living all lives, adapters swapped and rows committed."""
-    config = configuration(count, lives)
+    config = configuration(count, lives, remember)
     model = find_model(config)
     run = create(open_store(directory), config, model.card)
     individuals = with_adapters(run, model.card)
@@ -79,6 +81,7 @@ def ours(directory: Path, count: int = COUNT, lives: int = LIVES) -> dict[str, f
         "decisions": decisions,
         "decisions_per_second": decisions / seconds,
         "swap_seconds": swap,
+        "recalled_share": (after.recalled - before.recalled) / (after.answered - before.answered),
         "cached_share": (after.cached_tokens - before.cached_tokens) / (after.prompt_tokens - before.prompt_tokens),
         "decoded_per_decision": pc.mean(pc.list_value_length(_steps(directory)["completion_ids"])).as_py(),
     }
