@@ -60,7 +60,8 @@ def main() -> None:
         lineages = [_lineages(Path(scratch), index) for index in range(ROUNDS)]
         many, one = (median(pair[side] for pair in lineages) for side in (0, 1))
         ratio = median(many / one for many, one in lineages)
-        table.add_row("16 lineages, nothing remembered, decisions/s, one with as many lives", f"{many:.1f}", f"{one:.1f}", f"{ratio:.2f}")
+        label = "16 lineages, nothing remembered, decisions/s, one with as many lives"
+        table.add_row(label, f"{many:.1f}", f"{one:.1f}", f"{ratio:.2f}")
         ours, raw = (median(pair[side]["tokens_per_second"] for pair in trainings) for side in (0, 1))
         ratio = median(one["tokens_per_second"] / trl["tokens_per_second"] for one, trl in trainings)
         table.add_row("training, tokens/s, bare TRL", f"{ours:.0f}", f"{raw:.0f}", f"{ratio:.2f}")

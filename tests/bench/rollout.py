@@ -1,8 +1,9 @@
 """Decisions per second of individuals with adapters of their own through the whole stack, and of raw vLLM.
 
-`ours DIR [COUNT LIVES [REMEMBER]]` lives 32 lives of each of four individuals on Ray, or as many as said, weights swapped
-between individuals, every row committed to a ledger in DIR; with REMEMBER 0 every decision is computed. `raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the
-untouched model: individual by individual all at once, and step by step, as lives need their answers.
+`ours DIR [COUNT LIVES [REMEMBER]]` lives 32 lives of each of four individuals on Ray, or as many as said, weights
+swapped between individuals, every row committed to a ledger in DIR; with REMEMBER 0 every decision is computed.
+`raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the untouched model: individual by individual all at
+once, and step by step, as lives need their answers.
 """
 
 import asyncio
