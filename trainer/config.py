@@ -45,7 +45,7 @@ class TrainerConfig(Config):
     threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads of each process of a job; 0 takes all cores of the machine."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """bf16 keeps fp32 weights and computes under bfloat16 autocast; auto does so where the hardware multiplies bf16."""
+    """bf16 keeps fp32 weights and computes under bfloat16 autocast; auto does so where that is faster."""
     retries: int = Field(default=1, ge=0, le=100)
     """Further tries at a failed job; after them the child keeps its first parent's adapter."""
     timeout: float = Field(default=3600.0, gt=0, le=604_800)

@@ -1,13 +1,13 @@
 """A batch of decisions as rows of tokens, and back from logits to the likelihood of each token.
 
-A row holds the beginning that its prompts share (the rules of the world, the strategy) once, then every prompt's own
-rest, which an attention mask lets see the shared beginning and itself. That is the same arithmetic as one padded row
-per decision, without the padding and the repetition; and the softmax over the vocabulary runs only where a completion
-token is predicted.
+A row is a prefix tree: what prompts begin with alike (the rules of the world, a parent's strategy, much of what is
+seen) is held once, however many go on from there, and an attention mask lets every token see its own past only. That is
+the same arithmetic as one padded row per decision, without the padding and the repetition; and the softmax over the
+vocabulary runs only where a completion token is predicted.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -40,17 +40,62 @@ def collate(examples: list[dict[str, Any]], parts: int = 1) -> dict[str, list[li
     return {"parts": [_rows(numbered[start:end]) for start, end in pairwise(bounds)]}
 
 
+class _Tree:
+    """Sequences of tokens, each beginning held once; a token comes after its parent."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        """Of each token, the one before it; -1 for the first of a sequence."""
+        self.depths: list[int] = []
+        self._children: dict[tuple[int, int], int] = {}
+        """By parent and token."""
+
+    def missing(self, sequence: Sequence[int]) -> int:
+        """Tokens that the tree would grow by."""
+        node = -1
+        for depth, token in enumerate(sequence):
+            node = self._children.get((node, token), -2)
+            if node == -2:
+                return len(sequence) - depth
+        return 0
+
+    def add(self, sequence: Sequence[int]) -> list[int]:
+        """Where the tokens of a sequence are."""
+        node, path = -1, []
+        for depth, token in enumerate(sequence):
+            parent, node = node, self._children.setdefault((node, token), len(self.tokens))
+            if node == len(self.tokens):
+                self.tokens.append(token)
+                self.parents.append(parent)
+                self.depths.append(depth)
+            path.append(node)
+        return path
+
+    def visible(self) -> torch.Tensor:
+        """[tokens, tokens]: true where the second is the first, or before it in a sequence."""
+        seen = torch.eye(len(self.tokens), dtype=torch.bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[node] |= seen[parent]
+        return seen
+
+
 def _rows(examples: list[dict[str, Any]]) -> list[Row]:
     rows: list[list[dict[str, Any]]] = []
+    tree = _Tree()
     for example in examples:
-        if not rows or _packed_length([*rows[-1], example]) > MAX_ROW:
+        tokens = _input(example)
+        if not rows or len(tree.tokens) + tree.missing(tokens) > MAX_ROW:
             rows.append([])
+            tree = _Tree()
+        tree.add(tokens)
         rows[-1].append(example)
     return [pack(row) for row in rows]
 
 
 def pack(examples: Sequence[dict[str, Any]]) -> Row:
-    """One row for several examples; the last token of each is left out, because it predicts nothing.
+    """One row for several examples.
 
     `input_ids` and `position_ids` [1, length]; `attention_mask` [1, 1, length, length], true where the second index
     may be seen by the first; `logits_to_keep`, `targets` and `example`, the number in the batch, [completion tokens];
@@ -59,22 +104,14 @@ def pack(examples: Sequence[dict[str, Any]]) -> Row:
     `reference` [completion tokens] and `reference_allowed` [completion tokens, most choices] where the examples have
     them.
     """
-    inputs = [example["prompt_ids"] + example["completion_ids"][:-1] for example in examples]
-    shared = _shared(inputs)
-    ids, positions, owners = list(inputs[0][:shared]), list(range(shared)), [0] * shared
-    keep: list[int] = []
-    for number, (tokens, example) in enumerate(zip(inputs, examples, strict=True), 1):
-        ids += tokens[shared:]
-        positions += range(shared, len(tokens))
-        owners += [number] * (len(tokens) - shared)
-        keep += range(len(ids) - len(example["completion_ids"]), len(ids))
-    owner, position = torch.tensor(owners), torch.tensor(positions)
-    visible = (owner[:, None] == owner) | (owner == 0)
+    tree, keep = _Tree(), []
+    for example in examples:
+        keep += tree.add(_input(example))[-len(example["completion_ids"]) :]
     choices = [example["choice_ids"] for example in examples for _ in example["completion_ids"]]
     row = {
-        "input_ids": torch.tensor([ids]),
-        "position_ids": position[None],
-        "attention_mask": (visible & (position <= position[:, None]))[None, None],
+        "input_ids": torch.tensor([tree.tokens]),
+        "position_ids": torch.tensor([tree.depths]),
+        "attention_mask": tree.visible()[None, None],
         "logits_to_keep": torch.tensor(keep),
         "targets": torch.tensor([token for example in examples for token in example["completion_ids"]]),
         "example": torch.tensor([example["number"] for example in examples for _ in example["completion_ids"]]),
@@ -111,13 +148,7 @@ def _padded(rows: Sequence[Sequence[Any]], filler: float, dtype: torch.dtype) ->
     return torch.tensor(padded, dtype=dtype).reshape(len(rows), widest)
 
 
-def _shared(inputs: Sequence[list[int]]) -> int:
-    """Length of the longest common beginning that leaves every input a token of its own to predict from."""
-    limit = min(map(len, inputs)) - 1
-    columns = zip(*(tokens[:limit] for tokens in inputs), strict=True)
-    return next((index for index, column in enumerate(columns) if len(set(column)) > 1), limit)
-
-
-def _packed_length(examples: Sequence[dict[str, Any]]) -> int:
-    inputs = [example["prompt_ids"] + example["completion_ids"][:-1] for example in examples]
-    return sum(map(len, inputs)) - (len(inputs) - 1) * _shared(inputs)
+def _input(example: Mapping[str, Any]) -> list[int]:
+    """What the model is shown: the last token predicts nothing."""
+    tokens: list[int] = example["prompt_ids"] + example["completion_ids"][:-1]
+    return tokens

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from telemetry.adapters import LoraWeights
+from telemetry.arithmetic import prefers_bfloat16
 from telemetry.failures import UsageError
 from telemetry.lora import last_part, tensor_name
 from trainer.config import TrainerConfig
@@ -33,7 +34,8 @@ class Policy:
         """With whom jobs are shared."""
         torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
         self.on_gpu = config.gpus_per_job > 0
-        self.autocast = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(self.on_gpu))
+        faster = config.precision == "auto" and prefers_bfloat16(on_gpu=self.on_gpu)
+        self.autocast = config.precision == "bf16" or faster
         # TRL insists on a tokenizer although its input is tokenised already; this one needs no other file.
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"))
         device = "cuda" if self.on_gpu else "cpu"
@@ -136,10 +138,3 @@ def _quantization(config: TrainerConfig, device: str, arithmetic: torch.dtype) -
         bnb_4bit_compute_dtype=arithmetic,
     )
     return {"quantization_config": four_bits, "device_map": device}
-
-
-def _multiplies_bf16(on_gpu: bool) -> bool:
-    """A CPU without bf16 instructions emulates them, at a quarter of the speed of fp32."""
-    if on_gpu:
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return any(present is True for name, present in torch.cpu.get_capabilities().items() if "bf16" in name)

@@ -36,7 +36,7 @@ class VllmEngineConfig(Config):
     count: int = Field(default=1, ge=1, le=10_000)
     """Engines, each with its own copy of the base model."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Arithmetic of the forward pass; auto takes bfloat16 where the hardware multiplies it, else float32."""
+    """Arithmetic of the forward pass; auto takes bfloat16 where that is faster, else float32."""
     context: int = Field(default=512, ge=64, le=1_000_000)
     """Longest prompt plus completion, in tokens."""
     kv_cache_gib: float = Field(default=1.0, gt=0, le=10_000)

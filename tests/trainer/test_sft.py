@@ -111,6 +111,31 @@ def test_loss_and_gradients_are_those_of_trl(objective, start, tmp_path, longest
         assert (gradient - their_gradients[name]).norm() <= 1e-4 * their_gradients[name].norm(), name
 
 
+def test_every_beginning_is_computed_once_without_changing_loss_or_gradients(objective, start, tmp_path) -> None:
+    from trainer import packing
+    from trainer.objectives.learned import _rows
+
+    batch = examples(8, longest=4)
+    rules, strategy, other = [5, 6, 7, 8], [9, 10, 11], [9, 12]
+    batch.prompt_ids[:] = [
+        rules + strategy + [20, 21],
+        rules + other + [20, 21],
+        rules + strategy + [20, 21],
+        rules + strategy + [20],
+        rules + strategy,
+        rules,
+        [30] + rules,
+        rules + other + [22, 23],
+    ]
+    [row] = packing.collate(_rows(batch, True))["parts"][0]
+    shown = [(p + c)[:-1] for p, c in zip(batch.prompt_ids, batch.completion_ids, strict=True)]
+    assert row["input_ids"].numel() == len({tuple(ids[:end]) for ids in shown for end in range(1, len(ids) + 1)})
+    (ours, our_gradients), (theirs, their_gradients) = losses_and_gradients(objective, start, batch, tmp_path)
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    for name, gradient in our_gradients.items():
+        assert (gradient - their_gradients[name]).norm() <= 1e-4 * their_gradients[name].norm(), name
+
+
 def test_rows_are_split_at_their_limit_without_changing_the_loss(objective, start, tmp_path, monkeypatch) -> None:
     from trainer import packing
     from trainer.objectives.learned import _rows

@@ -72,6 +72,13 @@ def test_it_holds_no_more_prompt_tokens_than_it_has_room_for_and_forgets_the_old
     assert {tuple(one.prompt_ids) for one in engine.asked} == {(n, n) for n in range(10 - room // 2)}
 
 
+def test_without_room_everything_is_computed():
+    engine = Engine()
+    memo = Memo(engine.complete, 0)
+    asyncio.run(memo.complete([request(1), request(1)]))
+    assert len(engine.asked) == 2 and memo.recalled == 0
+
+
 def test_released_adapters_are_forgotten_and_others_kept():
     engine = Engine()
     memo = Memo(engine.complete, 8)

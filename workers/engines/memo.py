@@ -25,7 +25,7 @@ class Memo:
     """Stands before an engine's `complete` and asks it only for what is new."""
 
     def __init__(self, ask: Ask, room: int) -> None:
-        """room: prompt tokens of remembered decisions, at most; the oldest are forgotten first."""
+        """room: prompt tokens of remembered decisions, at most; the oldest are forgotten first. 0 asks for all."""
         self._ask = ask
         self._room = room
         self._answers: dict[_Key, Completion] = {}
@@ -37,7 +37,7 @@ class Memo:
 
     async def complete(self, requests: Sequence[CompletionRequest]) -> list[Completion]:
         """Answers in the order of the requests; equal ones of a call are asked once. Raises what the engine raises."""
-        keys = [_key(request) if request.choices else place for place, request in enumerate(requests)]
+        keys = [_key(request) if request.choices and self._room else place for place, request in enumerate(requests)]
         found: dict[_Key | int, Completion] = {key: self._answers[key] for key in keys if key in self._answers}
         new = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
         if new:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from telemetry.arithmetic import prefers_bfloat16
 from telemetry.failures import UsageError
 from telemetry.lora import LoraWeights, load_named
 from workers.config import VllmEngineConfig
@@ -113,15 +114,9 @@ class MergedServing:
 
 
 def arithmetic(config: VllmEngineConfig) -> str:
-    """Name of the torch type to compute in.
-
-    A CPU without bf16 instructions emulates them, at a quarter of the speed of float32.
-    """
+    """Name of the torch type to compute in."""
     import torch
 
     if config.dtype != "auto":
         return config.dtype
-    multiplies = torch.cuda.is_available() or any(
-        present is True for name, present in torch.cpu.get_capabilities().items() if "bf16" in name
-    )
-    return "bfloat16" if multiplies else "float32"
+    return "bfloat16" if prefers_bfloat16(on_gpu=torch.cuda.is_available()) else "float32"
