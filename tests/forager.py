@@ -39,9 +39,9 @@ def forager(*arguments: str | Path, cwd: Path | None = None, timeout: float = 24
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def ok(*arguments: str | Path, cwd: Path | None = None) -> str:
+def ok(*arguments: str | Path, cwd: Path | None = None, timeout: float = 240) -> str:
     """Output of a command that must succeed."""
-    result = forager(*arguments, cwd=cwd)
+    result = forager(*arguments, cwd=cwd, timeout=timeout)
     assert result.code == 0, f"exit {result.code}\n{result.out}\n{result.err}"
     return result.out
 

@@ -34,7 +34,7 @@ def ours(directory: Path) -> dict[str, Any]:
         "metrics.enabled=false",
     ]
     given = [part for setting in settings for part in ("--set", setting)]
-    ok("run", ROOT / "deploy" / "runs" / "demo.yaml", "--store", directory, *given)
+    ok("run", ROOT / "deploy" / "runs" / "demo.yaml", "--store", directory, *given, timeout=3600)
     _, state = open_run(str(directory / "demo"))
     event = state.history[GENERATION]
     decisions = sum(commit.decisions for commit in state.commits if commit.generation == GENERATION)
