@@ -338,3 +338,27 @@ def test_numbers_that_are_not_finite_end_the_engine_and_name_the_adapter(start, 
 def test_merged_weights_are_refused_on_several_gpus(start):
     with pytest.raises(UsageError, match=r"engine\.gpus"):
         start(CONFIG.model_copy(update={"gpus": 2.0}))
+
+
+def test_the_kernels_that_normalise_agree_with_pytorch_and_refuse_what_they_cannot(merged):
+    import torch
+    from vllm import ir
+
+    from workers.engines.kernels import PROVIDER
+
+    draw = torch.Generator().manual_seed(0)
+    single, added = ir.ops.rms_norm.impls, ir.ops.fused_add_rms_norm.impls
+    for shape in ((1, 32), (7, 64), (416, 576), (2, 3, 128)):
+        for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+            x, residual = (torch.randn(*shape, generator=draw).to(dtype) for _ in range(2))
+            weight = torch.randn(shape[-1], generator=draw).to(dtype)
+            assert single[PROVIDER].supports_args(x, weight, 1e-5)
+            assert added[PROVIDER].supports_args(x, residual, weight, 1e-5)
+            expected = single["native"].impl_fn(x, weight, 1e-5), *added["native"].impl_fn(x, residual, weight, 1e-5)
+            found = single[PROVIDER].impl_fn(x, weight, 1e-5), *added[PROVIDER].impl_fn(x, residual, weight, 1e-5)
+            torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    x, weight = torch.randn(4, 64), torch.randn(64)
+    for refused in ((x[:, ::2], weight[:32]), (x[:, :24].contiguous(), weight[:24]), (x, None), (x, weight.double())):
+        assert not single[PROVIDER].supports_args(*refused, 1e-5)
+    assert not single[PROVIDER].supports_args(x, weight, 1e-5, 32)
+    assert not added[PROVIDER].supports_args(x, x.T.contiguous().T, weight, 1e-5)

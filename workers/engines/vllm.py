@@ -175,7 +175,10 @@ def _arguments(config: VllmEngineConfig, directory: Path, name: str) -> Any:
     if config.serving == "lora":
         options = {"enable_lora": True, "max_lora_rank": config.max_rank, **slots(config)}
     if cpu:
+        from workers.engines.kernels import normalising
+
         options["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
+        options["ir_op_priority"] = normalising()
     return EngineArgs(
         model=str(directory.resolve()),
         served_model_name=name,
