@@ -38,7 +38,7 @@ CLONING = "trainer.objective={kind: sft, baseline: both, trace: 0.5, max_example
 
 def configuration(count: int = COUNT, lives: int = LIVES, remember: int | None = None) -> RunConfig:
     """The demo's, with behaviour cloning, which raw TRL has as well, and no metrics port."""
-    shape = [f"population.size={count}", f"population.lives={lives}"]
+    shape = [f"population.size={count}", f"population.lives={lives}", f"engine.max_adapters={max(8, count)}"]
     if remember is not None:
         shape.append(f"engine.remember={remember}")
     if count == 1:
@@ -65,10 +65,10 @@ def ours(directory: Path, count: int = COUNT, lives: int = LIVES, remember: int 
     model = find_model(config)
     run = create(open_store(directory), config, model.card)
     individuals = with_adapters(run, model.card)
-    seeds = [world_seed(config.seed, 0, life) for life in range(lives)]
+    seeds, others = ([world_seed(config.seed, turn, life) for life in range(lives)] for turn in (0, 1))
     with cluster(config.ray) as start, asyncio.Runner() as runner:
         pool = runner.run(Builder(config, model, str(run.store), directory / "logs", start).workers())
-        runner.run(pool.try_out([tasks(one, seeds[:WARM_UP]) for one in individuals]))
+        runner.run(pool.try_out([tasks(one, others[:WARM_UP]) for one in individuals]))
         before = runner.run(pool.engines[0].peer.stats())
         begin = time.monotonic()
         runner.run(pool.live([tasks(one, seeds) for one in individuals], run.acknowledge))

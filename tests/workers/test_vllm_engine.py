@@ -362,3 +362,25 @@ def test_the_kernels_that_normalise_agree_with_pytorch_and_refuse_what_they_cann
         assert not single[PROVIDER].supports_args(*refused, 1e-5)
     assert not single[PROVIDER].supports_args(x, weight, 1e-5, 32)
     assert not added[PROVIDER].supports_args(x, x.T.contiguous().T, weight, 1e-5)
+
+
+@pytest.mark.parametrize("slots", [[0, 0, 1, 1, 1], [1, -1, 0, 1, -1, 2], [-1, -1], [2]])
+def test_low_rank_products_are_those_of_each_tokens_own_adapter(merged, slots):
+    import torch
+
+    from workers.engines.lora_kernels import GroupedLora, groups
+
+    draw = torch.Generator().manual_seed(0)
+    sizes, rank, into = (6, 4), 3, 8
+    x, y = torch.randn(len(slots), into, generator=draw), torch.randn(len(slots), sum(sizes), generator=draw)
+    first = [torch.randn(3, 1, rank, into, generator=draw) for _ in sizes]
+    second = [torch.randn(3, 1, size, rank, generator=draw) for size in sizes]
+    expected = y.clone()
+    for token, slot in enumerate(slots):
+        if slot >= 0:
+            changes = [b[slot, 0] @ (a[slot, 0] @ x[token]) for a, b in zip(first, second, strict=True)]
+            expected[token] += 0.5 * torch.cat(changes)
+    kernels = GroupedLora(16, 16, "cpu")
+    kernels._groups = groups(torch.tensor(slots))
+    kernels.add_lora_linear(y, x, first, second, 0.5, sizes)
+    torch.testing.assert_close(y, expected)

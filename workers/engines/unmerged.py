@@ -8,14 +8,10 @@ nobody has checked since.
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from telemetry.failures import UsageError
-from telemetry.lora import CONFIG, WEIGHTS, LoraWeights, load_named, save
-from telemetry.records import BaseModelCard
+from telemetry.lora import load_named
 from workers.config import VllmEngineConfig
 from workers.engine import EngineFailure
 
@@ -25,31 +21,22 @@ CACHE = 1 << 20
 
 def slots(config: VllmEngineConfig) -> dict[str, int]:
     """vLLM's options for how many adapters it serves in one batch and how many it keeps."""
-    from vllm.platforms import current_platform
-
-    # Its CPU kernels take slot -1, no adapter, for the last one: there the base model is an adapter of zeros, with a
-    # slot of its own.
-    return {"max_loras": config.max_adapters + current_platform.is_cpu(), "max_cpu_loras": CACHE}
+    return {"max_loras": config.max_adapters, "max_cpu_loras": CACHE}
 
 
 class UnmergedServing:
     """Serves many individuals at once from unmerged adapters."""
 
-    def __init__(
-        self, engine: Any, config: VllmEngineConfig, card: BaseModelCard, adapter_path: Callable[[str], Path]
-    ) -> None:
-        from vllm.platforms import current_platform
-
+    def __init__(self, engine: Any, config: VllmEngineConfig, adapter_path: Callable[[str], Path]) -> None:
         self._engine = engine
         self._adapter_path = adapter_path
         self._max_rank = config.max_rank
         self._numbers = count(1)
-        self._base = self._nothing(card) if current_platform.is_cpu() else None
         self._requests: dict[str, Any] = {}
 
     def request(self, adapter: str | None) -> Any:
         if adapter is None:
-            return self._base
+            return None
         if adapter not in self._requests:
             raise EngineFailure(f"adapter {adapter} is not loaded")
         return self._requests[adapter]
@@ -80,17 +67,6 @@ class UnmergedServing:
         # Read here and not with the first request, where a bad file would end the engine.
         self._engine.add_lora(request)
         return request
-
-    def _nothing(self, card: BaseModelCard) -> Any:
-        """An adapter that changes nothing."""
-        factors = {
-            name: (np.zeros((1, into), np.float32), np.zeros((out, 1), np.float32))
-            for name, (out, into) in card.modules.items()
-        }
-        with TemporaryDirectory(prefix="forager-") as folder:
-            for file, content in zip((CONFIG, WEIGHTS), save(LoraWeights(1, 1, factors), card), strict=True):
-                (Path(folder) / file).write_bytes(content)
-            return self._add("base", Path(folder))
 
     def _checked(self, adapter: str) -> Path:
         """Directory of an adapter whose weights are finite and small enough: what is not would harm all others."""

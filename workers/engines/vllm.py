@@ -100,8 +100,10 @@ class _VllmCore:
         if config.serving == "merged":
             self._weights = MergedServing(self._engine, config, directory, adapter_path)
         else:
-            self._weights = UnmergedServing(self._engine, config, card, adapter_path)
+            self._weights = UnmergedServing(self._engine, config, adapter_path)
         self._requests: dict[str, CompletionRequest] = {}
+        self._added: list[str] = []
+        """Of those, the ones that vLLM has not been given yet."""
         self._prompt_tokens = self._cached_tokens = 0
 
     def busy(self) -> bool:
@@ -119,17 +121,14 @@ class _VllmCore:
         self._weights.switch(adapter)
 
     def add(self, name: str, request: CompletionRequest) -> None:
-        from vllm.inputs import tokens_input
-
-        lora = self._weights.request(request.adapter)
-        # No adapter meets what another one left in the prefix cache, and what it left itself is still good when its
-        # turn comes again.
-        prompt = tokens_input(list(request.prompt_ids), cache_salt=request.adapter or "base")
-        sampling = _choosing(request.choices) if request.choices else _writing(request, self._end_of_turn)
-        self._engine.add_request(name, prompt, sampling, lora_request=lora)
         self._requests[name] = request
+        self._added.append(name)
 
     def step(self) -> list[tuple[str, Completion]]:
+        # Individual by individual: weights are multiplied by what lies together in a batch.
+        for name in sorted(self._added, key=lambda name: self._requests[name].adapter or ""):
+            self._give(name, self._requests[name])
+        self._added.clear()
         finished = [output for output in self._engine.step() if output.finished]
         return [(output.request_id, self._read(output)) for output in finished]
 
@@ -142,6 +141,15 @@ class _VllmCore:
     def close(self) -> None:
         self._engine.engine_core.shutdown()
         del self._engine, self._weights
+
+    def _give(self, name: str, request: CompletionRequest) -> None:
+        from vllm.inputs import tokens_input
+
+        # No adapter meets what another one left in the prefix cache, and what it left itself is still good when its
+        # turn comes again.
+        prompt = tokens_input(list(request.prompt_ids), cache_salt=request.adapter or "base")
+        sampling = _choosing(request.choices) if request.choices else _writing(request, self._end_of_turn)
+        self._engine.add_request(name, prompt, sampling, lora_request=self._weights.request(request.adapter))
 
     def _read(self, output: Any) -> Completion:
         request, answer = self._requests.pop(output.request_id), output.outputs[0]
@@ -176,7 +184,9 @@ def _arguments(config: VllmEngineConfig, directory: Path, name: str) -> Any:
         options = {"enable_lora": True, "max_lora_rank": config.max_rank, **slots(config)}
     if cpu:
         from workers.engines.kernels import normalising
+        from workers.engines.lora_kernels import use_grouped_lora
 
+        use_grouped_lora()
         options["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
         options["ir_op_priority"] = normalising()
     return EngineArgs(
