@@ -32,8 +32,8 @@ class VllmEngineConfig(Config):
 
     kind: Literal["vllm"] = "vllm"
     serving: Literal["merged", "lora"] = "merged"
-    """`merged` puts one individual's weights in place at a time; `lora` serves many in one batch. On a CPU lora is faster
-    for many lineages with few lives that choose among actions, merged for long texts and few lineages."""
+    """`merged` puts one individual's weights in place at a time; `lora` serves many in one batch. On a CPU lora is
+    faster for many lineages with few lives that choose among actions, merged for long texts and few lineages."""
     count: int = Field(default=1, ge=1, le=10_000)
     """Engines, each with its own copy of the base model."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"

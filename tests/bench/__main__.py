@@ -76,7 +76,7 @@ def main() -> None:
         table.add_row(
             "first answer with a new adapter, s beyond file and answer", f"{serving['beyond_seconds']:.2f}", "", ""
         )
-        table.add_row("adapter swap, merged weights, s", f"{_median(rollouts, 'swap_seconds'):.2f}", "", "")
+        table.add_row("change of weights, s", f"{_median(rollouts, 'swap_seconds'):.2f}", "", "")
         scripted = measure("tests.bench.scripted")
         for lives, one in scripted["lives"].items():
             label = f"scripted, {int(lives):,} concurrent lives"

@@ -124,7 +124,7 @@ def test_every_beginning_is_computed_once_without_changing_loss_or_gradients(obj
         rules + strategy + [20],
         rules + strategy,
         rules,
-        [30] + rules,
+        [30, *rules],
         rules + other + [22, 23],
     ]
     [row] = packing.collate(_rows(batch, True))["parts"][0]

@@ -40,7 +40,8 @@ def test_only_what_differs_in_weights_prompt_or_choices_is_computed():
 
     first, again = asyncio.run(scenario())
     assert engine.asked == [*kinds, request(5)]
-    assert first[:5] == first[:4:-1] == again[2:] and again[0] == first[3]
+    assert first[:5] == first[:4:-1] == again[2:]
+    assert again[0] == first[3]
     assert [one.choice_logprobs[1] for one in first[:5]] == [3, 3, 3, 3, 1]
     assert again[1].choice_logprobs[1] == 5
     assert (memo.recalled, memo.tokens) == (5 + 6, 9 + 2 + 9)
@@ -52,7 +53,8 @@ def test_a_sampled_text_is_never_given_twice():
     texts = [request(1, 2, choices=()), request(1, 2, choices=())]
     asyncio.run(memo.complete(texts))
     asyncio.run(memo.complete(texts))
-    assert len(engine.asked) == 4 and memo.recalled == memo.tokens == 0
+    assert len(engine.asked) == 4
+    assert memo.recalled == memo.tokens == 0
 
 
 @pytest.mark.parametrize("room", [0, 1, 5, 6])
@@ -76,7 +78,8 @@ def test_without_room_everything_is_computed():
     engine = Engine()
     memo = Memo(engine.complete, 0)
     asyncio.run(memo.complete([request(1), request(1)]))
-    assert len(engine.asked) == 2 and memo.recalled == 0
+    assert len(engine.asked) == 2
+    assert memo.recalled == 0
 
 
 def test_released_adapters_are_forgotten_and_others_kept():
@@ -102,7 +105,8 @@ def test_nothing_is_remembered_of_a_failure():
         asyncio.run(memo.complete([request(1)]))
     engine.failing = False
     asyncio.run(memo.complete([request(1)]))
-    assert engine.asked == [request(1)] and memo.recalled == 0
+    assert engine.asked == [request(1)]
+    assert memo.recalled == 0
 
 
 def test_two_callers_who_ask_the_same_at_once_are_both_answered():
@@ -114,4 +118,5 @@ def test_two_callers_who_ask_the_same_at_once_are_both_answered():
         return await memo.complete([request(1, 2)])
 
     asyncio.run(scenario())
-    assert len(engine.asked) == 2 and memo.recalled == 1, "held once: it still fits"
+    assert len(engine.asked) == 2
+    assert memo.recalled == 1, "held once: it still fits"

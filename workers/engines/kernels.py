@@ -21,13 +21,15 @@ def normalising() -> dict[str, list[str]]:
     """Registers the kernels in this process; returns what `ir_op_priority` of the engine is to be."""
     kernels: Any = torch.ops._C
 
-    @ir.ops.rms_norm.register_impl(PROVIDER, supports_args=_normalises)
+    @ir.ops.rms_norm.register_impl(PROVIDER, supports_args=_normalises)  # type: ignore[untyped-decorator]
     def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
         output = torch.empty_like(x)
         kernels.rms_norm(output, x, weight, epsilon)
         return output
 
-    @ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=_adds_and_normalises, inplace=True)
+    @ir.ops.fused_add_rms_norm.register_impl(  # type: ignore[untyped-decorator]
+        PROVIDER, supports_args=_adds_and_normalises, inplace=True
+    )
     def fused_add_rms_norm(
         x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -5,14 +5,13 @@ last slot. Here the tokens of an adapter are multiplied together, and those with
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
 
-Rows = slice | Tensor
+Rows: TypeAlias = slice | Tensor
 
 
 class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]
