@@ -5,6 +5,7 @@ against the steps that its journal has acknowledged, from the end of the first g
 """
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -18,6 +19,7 @@ from telemetry.journal import Journal
 from telemetry.store import open_store
 from tests.forager import ROOT, SMOKE, command, environment
 
+CORES = len(os.sched_getaffinity(0))
 GENERATIONS = {100: 30, 1000: 6, 10_000: 3}
 """By lives at the same time: enough for steps to be many."""
 
@@ -56,6 +58,7 @@ def sample(pid: int, journal: Path) -> Sample:
 def measure(lives: int) -> dict[str, float]:
     settings = [
         f"population.lives={lives // 4}",
+        f"workers.agents={CORES}",
         f"workers.lives_per_agent={lives}",
         "workers.request_batch=256",
         f"generations={GENERATIONS[lives]}",
