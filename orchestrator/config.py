@@ -270,11 +270,15 @@ OPERATIONAL = ("workers", "ledger", "metrics", "trackers", "ray", "evaluation")
 """
 
 
+ABROAD = ("endpoints", "timeout", "hedge", "patience", "checks", "tolerance")
+"""Operational fields of remote engines."""
+
+
 def semantic(document: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a run's results: a configuration, dumped as JSON values, without its operational parts."""
     kept = {section: value for section, value in document.items() if section not in OPERATIONAL}
     for section, fields in (
-        ("engine", ("count", "threads", "endpoints", "timeout", "hedge", "patience", "checks", "tolerance")),
+        ("engine", ("count", "threads", "remember", *ABROAD)),
         ("trainer", ("jobs", "workers", "shard", "retries", "threads", "timeout")),
     ):
         kept[section] = {name: value for name, value in kept[section].items() if name not in fields}

@@ -276,6 +276,13 @@ def test_bad_overrides(tmp_path: Path, change: str, line: str) -> None:
     assert str(caught.value).replace(f"{tmp_path}/", "") == line
 
 
+def test_what_an_engine_remembers_is_no_part_of_a_run() -> None:
+    demo = ROOT / "deploy" / "runs" / "demo.yaml"
+    kept, forgotten = (load(demo, change).model_dump(mode="json") for change in ([], ["engine.remember=0"]))
+    assert kept["engine"] != forgotten["engine"]
+    assert semantic(kept) == semantic(forgotten)
+
+
 def test_a_resumed_run_may_change_how_and_not_what(tmp_path: Path) -> None:
     document = shipped(tmp_path).model_dump(mode="json")
     changed = override(document, ["workers.agents=4", "engine.count=2", "metrics.port=0", "trainer.jobs=2"])

@@ -205,7 +205,7 @@ TOKENS = {
     "SendGrid API Key": "SG." + "ngeVfQFYQlKU0ufo8x5d1A.TwL2iGABf9DHoTf-09kqeF8tAmbihYzrnopKc-1s5cr",
     "JSON Web Token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.AAAAAAAA",
     "Telegram Bot Token": "110201543:" + "AAHdqTcvCH1vGWJxfSe1ofSAs0K5PALDsaw",
-    "NPM tokens": "//registry.npmjs.org/:_authToken=" + "npm_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+    "NPM tokens": "//registry.example.org/:_authToken=" + "npm_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
     "Twilio API Key": "SK" + "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
     "PyPI Token": "pypi-" + "AgEIcHlwaS5vcmc" + "A" * 72,
 }

@@ -1,7 +1,7 @@
 """vLLM's own CPU kernels, where its CPU backend uses none. Imports vLLM: for engine processes only.
 
 Uncompiled, that backend normalises by half a dozen elementwise operations of PyTorch, which take a sixth of a small
-model's forward pass; its library has a kernel that takes a tenth of that, registered here through vLLM's own doors.
+model's forward pass; its library has a kernel that takes a fifth of that, registered here through vLLM's own doors.
 """
 
 from functools import cache

@@ -1,12 +1,12 @@
 """Decisions made before: the same weights give the same distribution over the same choices after the same prompt.
 
-Lives meet the same situations again, and the more of them an individual lives, the more often: a fifth to a third of
-all decisions in the demo's world need no forward pass. Law: only whole distributions are remembered, from which callers
+Lives meet the same situations again, and the more of them an individual lives, the more often: about a fifth of all
+decisions in the demo's world need no forward pass. Law: only whole distributions are remembered, from which callers
 draw with seeds of their own; a text that the engine sampled is never given twice.
 """
 
 from array import array
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from workers.engine import Completion, CompletionRequest
@@ -43,7 +43,7 @@ class Memo:
         if new:
             found |= zip(new, await self._ask(list(new.values())), strict=True)
         self.recalled += len(requests) - len(new)
-        self.tokens += sum(len(one.prompt_ids) for one in requests) - sum(len(one.prompt_ids) for one in new.values())
+        self.tokens += _tokens(requests) - _tokens(new.values())
         for key in new:
             if isinstance(key, _Key):
                 self._remember(key, found[key])
@@ -68,6 +68,10 @@ class Memo:
 
 def _key(request: CompletionRequest) -> _Key:
     return _Key(request.adapter, array("i", request.prompt_ids).tobytes(), request.choices)
+
+
+def _tokens(requests: Iterable[CompletionRequest]) -> int:
+    return sum(len(request.prompt_ids) for request in requests)
 
 
 def _length(key: _Key) -> int:
