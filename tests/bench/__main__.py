@@ -127,7 +127,7 @@ def _lineages(scratch: Path, index: int) -> tuple[float, float]:
     """Decisions per second of sixteen lineages, and of one with as many lives; every decision computed by both."""
     shapes = ((16, 16), (1, 256))
     many, one = (
-        measure("tests.bench.rollout", "ours", scratch / f"lineages-{count}-{index}", count, lives, 0)
+        measure("tests.bench.rollout", "ours", scratch / f"lineages-{count}-{index}", count, lives, 0, 1)
         for count, lives in shapes
     )
     return many["decisions_per_second"], one["decisions_per_second"]

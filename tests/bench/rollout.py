@@ -1,7 +1,8 @@
 """Decisions per second of individuals with adapters of their own through the whole stack, and of raw vLLM.
 
-`ours DIR [COUNT LIVES [REMEMBER]]` lives 32 lives of each of four individuals on Ray, or as many as said, weights
-swapped between individuals, every row committed to a ledger in DIR; with REMEMBER 0 every decision is computed.
+`ours DIR [COUNT LIVES [REMEMBER [ALIKE]]]` lives 32 lives of each of four individuals on Ray, or as many as said, every
+row committed to a ledger in DIR; with REMEMBER 0 every decision is computed, with ALIKE 1 all have one strategy, so that
+a decision costs the same however many they are.
 `raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the untouched model: individual by individual all at
 once, and step by step, as lives need their answers.
 """
@@ -36,12 +37,14 @@ WARM_UP = 4
 CLONING = "trainer.objective={kind: sft, baseline: both, trace: 0.5, max_examples: 48, epochs: 2, batch_size: 8}"
 
 
-def configuration(count: int = COUNT, lives: int = LIVES, remember: int | None = None) -> RunConfig:
+def configuration(
+    count: int = COUNT, lives: int = LIVES, remember: int | None = None, alike: bool = False
+) -> RunConfig:
     """The demo's, with behaviour cloning, which raw TRL has as well, and no metrics port."""
     shape = [f"population.size={count}", f"population.lives={lives}", f"engine.max_adapters={max(8, count)}"]
     if remember is not None:
         shape.append(f"engine.remember={remember}")
-    if count == 1:
+    if alike:
         shape.append('population.founders=[{name: one, strategy: "Eat berries here; walk to food.", epsilon: 0.6}]')
     return load(ROOT / "deploy" / "runs" / "demo.yaml", [*shape, CLONING, "metrics.enabled=false"])
 
@@ -59,9 +62,11 @@ def with_adapters(run: Run, card: BaseModelCard) -> list[Individual]:
     return individuals
 
 
-def ours(directory: Path, count: int = COUNT, lives: int = LIVES, remember: int | None = None) -> dict[str, float]:
-    """Wall time of living all lives, adapters swapped and rows committed."""
-    config = configuration(count, lives, remember)
+def ours(
+    directory: Path, count: int = COUNT, lives: int = LIVES, remember: int | None = None, alike: bool = False
+) -> dict[str, float]:
+    """Wall time of living all lives, every individual with weights of its own, rows committed."""
+    config = configuration(count, lives, remember, alike)
     model = find_model(config)
     run = create(open_store(directory), config, model.card)
     individuals = with_adapters(run, model.card)
