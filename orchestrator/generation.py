@@ -15,7 +15,7 @@ from orchestrator.selection import select
 from orchestrator.trial import Workers, hold
 from telemetry.records import FileRef
 from telemetry.seeds import rng
-from trainer.job import TrainingJob, TrainingResult
+from trainer.job import TrainingJob, TrainingResult, untouched
 
 Publish = Callable[[TrainingResult, Sequence[FileRef]], None]
 
@@ -45,7 +45,9 @@ def run_generation(run: Run, rooms: Rooms, config: RunConfig) -> None:
     )
     selection = select(trial.fitness, config.selection, draw, isles=config.population.islands, acted=acted)
     births = reproduce(run.population, selection, config.reproduction, run.next_brood())
-    if births.jobs:
+    plain = [result for job in births.jobs if (result := untouched(job, config.trainer))]
+    run.publish_all([(result, ()) for result in plain if result.individual not in run.state.births])
+    if len(plain) < len(births.jobs):
         lived = lessons(run.table, trial.lives, births.jobs, config, horizon=rooms.workers.horizon)
         rooms.trainers.train(births.jobs, lived, run.state.births, run.publish)
     run.commit(trial.fitness, trial.suspects, selection, births)

@@ -156,21 +156,42 @@ class Writer:
         Raises FencedError if another writer has taken over, StorageError if the outcome stays unknown or the store
         fails, ValueError if the body is not JSON. After a StorageError the same call may be made again.
         """
+        return self.append_all(kind, [(body, refs)])[0]
+
+    def append_all(self, kind: str, events: Sequence[tuple[dict[str, Any], Sequence[FileRef]]]) -> list[Entry]:
+        """Acknowledge events of one kind, bodies and refs, in their order: durable together, sooner than one by one.
+
+        Raises as `append`; the first of them may be in the journal then.
+        """
+        made: list[tuple[Entry, bytes]] = []
         head = self.head
-        data = encode(head.seq + 1, head.sha256, head.epoch, head.writer, kind, body, refs)
-        entry = decode(data, head.seq + 1)
-        if not self.store.put_if_absent(key_of(entry.seq), data):
-            there = self.store.get(key_of(entry.seq))
-            if there != data:
-                raise FencedError(
-                    f"{self.store}: another driver took over the run ({identify([decode(there, entry.seq)])})"
-                )
+        for body, refs in events:
+            data = encode(head.seq + 1, head.sha256, head.epoch, head.writer, kind, body, refs)
+            head = decode(data, head.seq + 1)
+            made.append((head, data))
+        objects = [(key_of(entry.seq), data) for entry, data in made]
+        there = 0
+        while (there := there + self.store.put_all_if_absent(objects[there:])) < len(objects):
+            self._check_own(*made[there])
+            there += 1
+        for entry, _ in made:
+            self._keep(entry)
+        return [entry for entry, _ in made]
+
+    def _check_own(self, entry: Entry, data: bytes) -> None:
+        """Raises FencedError unless what lies in the entry's place is what an earlier try wrote."""
+        there = self.store.get(key_of(entry.seq))
+        if there != data:
+            raise FencedError(
+                f"{self.store}: another driver took over the run ({identify([decode(there, entry.seq)])})"
+            )
+
+    def _keep(self, entry: Entry) -> None:
         self.head = entry
         self._tail.append(entry)
         if len(self._tail) == segments.SIZE:
             _save(self.store, entry.seq // segments.SIZE, self._tail)
             self._tail = []
-        return entry
 
 
 def _save(store: Store, number: int, entries: Sequence[Entry]) -> None:

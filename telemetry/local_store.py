@@ -11,8 +11,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from telemetry.failures import StateError, StorageError, UsageError
@@ -45,6 +45,23 @@ class LocalStore(Store):
                 return False
             _fsync(path.parent)
             return True
+
+    def put_all_if_absent(self, objects: Sequence[tuple[str, bytes]]) -> int:
+        if len(objects) < 2:
+            return super().put_all_if_absent(objects)
+        paths = [self._path(key) for key, _ in objects]
+        folder, created = paths[0].parent, 0
+        # The directory is waited for once.
+        with self._guard(str(folder)), ExitStack() as stack:
+            data = [one for _, one in objects]
+            staged = [stack.enter_context(self._staged(path, one)) for path, one in zip(paths, data, strict=True)]
+            with suppress(FileExistsError):
+                for hidden, path in zip(staged, paths, strict=True):
+                    os.link(hidden, path)
+                    created += 1
+            if created:
+                _fsync(folder)
+        return created
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -118,10 +135,11 @@ class LocalStore(Store):
             path = self._path(key)
             with self._guard(key):
                 _fsync(path)
-            folders.update(folder for folder in path.parents if folder.is_relative_to(self.root))
-        for folder in sorted(folders, reverse=True):
+            folders.add(path.parent)
+        for folder in sorted(folders):
             with self._guard(str(folder.relative_to(self.root))):
                 _fsync(folder)
+                self._make_durable(folder)
 
     def delta(self, name: str) -> tuple[str, dict[str, str]]:
         return str(self._path(name)), {}

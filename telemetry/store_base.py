@@ -8,7 +8,7 @@ are the atomic visibility and mutual exclusion that an append-only log needs of 
 import re
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,16 @@ class Store(ABC):
         When the store's answer is lost, the object is read back and equal bytes count as created; callers that race
         must therefore put a nonce of their own into the bytes.
         """
+
+    def put_all_if_absent(self, objects: Sequence[tuple[str, bytes]]) -> int:
+        """Create objects of one folder in their order, up to the first that was there; how many were created.
+
+        Each is as durable as by `put_if_absent` when this returns. When it raises, the first of them may be there.
+        """
+        for number, (key, data) in enumerate(objects):
+            if not self.put_if_absent(key, data):
+                return number
+        return len(objects)
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:

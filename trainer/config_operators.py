@@ -81,4 +81,9 @@ class MaskingMutation(Config):
     """Share of components dropped."""
 
 
+def spares_all(config: "MutationConfig") -> bool:
+    """True for a mutation that leaves everybody alone."""
+    return config.rate == 0 or (isinstance(config, GaussianMutation) and config.strength == 0)
+
+
 MutationConfig = Annotated[GaussianMutation | SpectralMutation | MaskingMutation, Field(discriminator="kind")]

@@ -24,7 +24,7 @@ from trainer.config import TrainerConfig
 from trainer.crossover import crossover
 from trainer.evolution_strategy import perturbed
 from trainer.examples import Examples, NoExamples
-from trainer.job import TrainingJob, TrainingResult, keep_parent
+from trainer.job import Trained, TrainingJob, TrainingResult, keep_parent
 from trainer.lowrank import fresh
 from trainer.mutation import mutate
 from trainer.objectives import Fit, TrainingFailed, build
@@ -32,9 +32,6 @@ from trainer.objectives import Fit, TrainingFailed, build
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-
-Trained = tuple[TrainingResult, tuple[FileRef, ...]]
-"""How a job ended, and the store objects it published."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from telemetry.records import Individual, Record
-from trainer.config_operators import CrossoverConfig, MutationConfig
+from telemetry.records import FileRef, Individual, Record
+from trainer.config import TrainerConfig
+from trainer.config_operators import CrossoverConfig, MutationConfig, spares_all
 
 
 class Parent(Record):
@@ -67,6 +68,18 @@ class TrainingResult(Record):
     """Mean loss of the last tenth of updates (at least one)."""
     discarded: float = 0.0
     """Share of the parents' combined weight change that crossover could not keep at the adapter's rank."""
+
+
+Trained = tuple[TrainingResult, tuple[FileRef, ...]]
+"""How a job ended, and the store objects it published."""
+
+
+def untouched(job: TrainingJob, config: TrainerConfig) -> TrainingResult | None:
+    """The result of a job that needs no trainer: of untouched parents, neither mutated nor taught. None for others."""
+    parents = any(parent.adapter for parent in job.parents if parent.weight != 0)
+    if config.enabled or parents or job.perturbation is not None or not spares_all(job.mutation):
+        return None
+    return TrainingResult(individual=job.child.id, adapter=None, status="trained")
 
 
 def keep_parent(job: TrainingJob, reason: str, seconds: float = 0.0) -> TrainingResult:

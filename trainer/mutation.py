@@ -11,7 +11,7 @@ import numpy as np
 from telemetry.adapters import LoraWeights
 from telemetry.lora import Array
 from trainer.config import LoraConfig
-from trainer.config_operators import GaussianMutation, MaskingMutation, MutationConfig, SpectralMutation
+from trainer.config_operators import GaussianMutation, MaskingMutation, MutationConfig, SpectralMutation, spares_all
 from trainer.lowrank import Components, Wide, decompose, to_factors
 
 Factors = tuple[Array, Array]
@@ -24,7 +24,7 @@ REVIVAL = GaussianMutation()
 def mutate(weights: LoraWeights, config: MutationConfig, rng: np.random.Generator) -> LoraWeights:
     """A mutant of equal shape; `weights` itself when chance or a strength of 0 leaves it alone."""
     spared = config.rate < 1 and rng.random() >= config.rate
-    if spared or (isinstance(config, GaussianMutation) and config.strength == 0):
+    if spared or spares_all(config):
         return weights
     lora = LoraConfig(rank=weights.rank, alpha=weights.alpha)
     # By name: draws must not depend on the order in which a file lists its tensors.

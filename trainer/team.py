@@ -6,8 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer.finetune import Trained
-from trainer.job import TrainingJob
+from trainer.job import Trained, TrainingJob
 
 
 async def join(names: Sequence[str], start: Callable[[str], Awaitable[Any]], host: str | None) -> "Team":

@@ -146,6 +146,34 @@ def test_an_append_whose_acknowledgement_was_lost_can_be_repeated(
     assert entry.seq == 6
 
 
+def test_events_appended_together_are_entries_of_their_own(store: Store) -> None:
+    writer = write_run(store)
+    made = writer.append_all("birth", [({"number": number}, ()) for number in range(5)])
+    last = writer.append("generation", {})
+    assert Journal(store).read()[-6:] == [*made, last]
+    assert [entry.body["number"] for entry in made] == list(range(5))
+
+
+@pytest.mark.parametrize("there", [0, 1, 3])
+def test_appending_together_goes_on_where_an_earlier_try_failed(store: Store, there: int) -> None:
+    writer = write_run(store)
+    events = [({"number": number}, ()) for number in range(3)]
+    lost = Writer(store, Journal(store).read())
+    lost.append_all("birth", events[:there])
+    assert writer.append_all("birth", events) == Journal(store).read()[6:]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_whoever_is_replaced_appends_nothing_behind_the_other(store: Store, before: int) -> None:
+    writer = write_run(store)
+    events = [({"number": number}, ()) for number in range(3)]
+    Writer(store, Journal(store).read()).append_all("birth", events[:before])
+    Journal(store).open_epoch(driver(7))
+    with pytest.raises(FencedError):
+        writer.append_all("birth", events)
+    assert [entry.kind for entry in Journal(store).read()[6:]] == ["birth"] * before + ["epoch"]
+
+
 def write_future_format(path: Path) -> None:
     data = path.read_bytes()
     payload = data[:-77].replace(b'"format":1', b'"format":2')

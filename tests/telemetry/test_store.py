@@ -30,6 +30,14 @@ def test_first_creator_wins(store: Store) -> None:
     assert store.get("a/b") == b"one"
 
 
+def test_many_are_created_in_their_order_up_to_the_first_that_is_there(store: Store) -> None:
+    assert store.put_all_if_absent([]) == 0
+    assert store.put_all_if_absent([("a/1", b"one"), ("a/2", b"two")]) == 2
+    assert store.put_if_absent("a/4", b"theirs")
+    assert store.put_all_if_absent([("a/3", b"three"), ("a/4", b"four"), ("a/5", b"five")]) == 1
+    assert [store.get(key) for key in store.list("a")] == [b"one", b"two", b"three", b"theirs"]
+
+
 def test_sixteen_racing_creators_have_exactly_one_winner(store: Store) -> None:
     for round_ in range(2):
         barrier = threading.Barrier(16)
@@ -225,6 +233,24 @@ def test_local_failed_fsync_is_not_acknowledged(tmp_path: Path, monkeypatch: pyt
         store.put_if_absent("key", b"x")
     assert len(calls) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_local_many_objects_are_durable_with_one_look_at_their_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path)
+    store.put_if_absent("folder/0", b"")
+    synced = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(local_store.os, "fsync", note)  # type: ignore[attr-defined]
+    assert store.put_all_if_absent([(f"folder/{number}", b"x") for number in (1, 2, 3)]) == 3
+    assert [name.split(".")[1] if name.startswith(".") else name for name in synced] == ["1", "2", "3", "folder"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.s3

@@ -12,9 +12,10 @@ from telemetry.store import open_store
 from tests.trainer.builders import SCRIPTED, job, steps
 from trainer.config import LoraConfig, TrainerConfig
 from trainer.config_objectives import ScriptedConfig, SftConfig
+from trainer.config_operators import GaussianMutation
 from trainer.examples import decisions, good_decisions
-from trainer.finetune import Trained, Trainer
-from trainer.job import TrainingJob
+from trainer.finetune import Trainer
+from trainer.job import Parent, Perturbation, Trained, TrainingJob, untouched
 
 LIFE = [("wait", 0.0)] * 6 + [("eat", 3.0), ("wait", -1.0)]
 TABLE = steps([("g000-000", 0, LIFE), ("g000-000", 1, LIFE), ("g000-001", 0, LIFE[::-1])])
@@ -127,3 +128,29 @@ def test_frozen_weights_still_cross_and_mutate(tmp_path) -> None:
     assert mutant.adapter not in (None, first)
     founder, _ = run(tmp_path, job(("g000-000", None, 1.0), mutation=0.1), FROZEN)
     assert founder.adapter is not None
+
+
+STILL = job(("g000-000", None, 0.7), ("g000-001", None, 0.3))
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_untouched_parents_have_untouched_children_without_a_trainer(tmp_path: Path, rate: float) -> None:
+    strength = 0.0 if rate else 0.5
+    task = STILL.model_copy(update={"mutation": GaussianMutation(rate=rate, strength=strength)})
+    result, refs = run(tmp_path, task, FROZEN)
+    assert untouched(task, FROZEN) == result.model_copy(update={"seconds": 0.0})
+    assert (result.adapter, refs) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "config"),
+    [
+        ({}, CONFIG),
+        ({"mutation": GaussianMutation()}, FROZEN),
+        ({"parents": (*STILL.parents, Parent(individual="g000-002", adapter="a" * 64, weight=0.1))}, FROZEN),
+        ({"perturbation": Perturbation(centre=1, sigma=0.1, sign=1)}, FROZEN),
+    ],
+    ids=["taught", "mutated", "of a parent with weights", "perturbed"],
+)
+def test_whoever_gets_weights_needs_a_trainer(changes: dict[str, object], config: TrainerConfig) -> None:
+    assert untouched(STILL.model_copy(update=changes), config) is None
