@@ -62,22 +62,29 @@ def run_experiment(
 def print_comparison(rows: tuple[ArmRow, ...], fitness_kind: str, store: str, name: str) -> None:
     """The table on the console, and where the page is."""
     measured, better = MEASURED.get(fitness_kind, "mean fitness"), f"{rows[0].arm} is better by"
-    shown = columns_of("arm", measured, "by seed", better, "p", "decisions", "training tokens", "verdict")
+    found = columns_of("arm", measured, better, "p", "verdict")
+    spent = columns_of("arm", "generations", "decisions", "training tokens", f"{measured} by seed")
     for row in rows:
         fitness, difference = row.fitness, row.difference
-        shown.add_row(
-            Text(row.arm, style="bold" if difference is None else ""),
+        arm = Text(row.arm, style="bold" if difference is None else "")
+        found.add_row(
+            arm,
             interval(fitness.value, fitness.low, fitness.high),
-            ", ".join(map(number, row.by_seed)),
             "" if difference is None else interval(difference.value, difference.low, difference.high),
             "" if row.p is None else f"{row.p:.4f}",
-            f"{row.decisions:,}",
-            f"{row.training_tokens:,}",
             Text(row.verdict),
         )
+        spent.add_row(
+            arm,
+            f"{row.generations:,}",
+            f"{row.decisions:,}",
+            f"{row.training_tokens:,}",
+            ", ".join(map(number, row.by_seed)),
+        )
     console = Console()
-    console.print()
-    console.print(shown)
+    for table in (found, spent):
+        console.print()
+        console.print(table)
     console.print(Text.assemble(("page  ", "dim"), f"{store.rstrip('/')}/{name}/{PAGE}"), soft_wrap=True)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from telemetry.models import cache
+from telemetry.parcel import packed
 from telemetry.remote import settle
 
 
@@ -89,11 +90,18 @@ class Actor:
 
         return call
 
+    def __eq__(self, other: object) -> bool:
+        """True for handles of the same actor."""
+        return isinstance(other, Actor) and bool(self.handle == other.handle)
+
+    def __hash__(self) -> int:
+        return hash(self.handle)
+
     def __reduce__(self) -> tuple[type["Actor"], tuple[Any, float]]:
         return Actor, (self.handle, self.timeout)
 
     async def _settle(self, name: str, args: tuple[Any, ...]) -> Any:
-        return await settle(self.handle.call.remote(name, *args), self.timeout, name)
+        return await settle(self.handle.call.remote(name, *map(packed, args)), self.timeout, name)
 
 
 def create(build: Callable[[], Any], place: Place, node: str | None, group: Any = None) -> Any:

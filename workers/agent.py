@@ -19,6 +19,7 @@ from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDe
 from workers.environment import is_shared
 from workers.guard import EnvironmentFailure
 from workers.life import live, live_together
+from workers.outbox import Outbox
 from workers.prompt import Codec
 from workers.recorder import LifeRecord, LifeTask, to_tables
 from workers.registry import held_out, maker
@@ -131,6 +132,7 @@ class AgentHost:
         self._codec = Codec(description)
         self._request_batch = request_batch
         self._batchers: dict[str, Batcher] = {}
+        self._outboxes: dict[tuple[Any, str], Outbox] = {}
         self._decisions = 0
         self._alive = 0
 
@@ -153,7 +155,7 @@ class AgentHost:
         names = {"run": self._run, "world": self._world_name, "engine": engine_name}
         if records and sink is not None:
             try:
-                await sink.append(*to_tables(records, **names))
+                await self._outbox(sink, names).send(records, last=self._alive == 0)
             except RemoteLost as error:
                 # Never sent again: the sink may have them, and the same attempt twice would be a life lived twice.
                 lost += [_lost(record.task, error, sink=True) for record in records]
@@ -164,6 +166,12 @@ class AgentHost:
             lost=tuple(lost),
             told=to_tables(told, **names) if told else None,
         )
+
+    def _outbox(self, sink: Any, names: Mapping[str, str]) -> Outbox:
+        key = (sink, names["engine"])
+        if key not in self._outboxes:
+            self._outboxes[key] = Outbox(sink, **names)
+        return self._outboxes[key]
 
     async def _live_party(self, tasks: Sequence[LifeTask], batcher: Batcher) -> Sequence[LifeRecord | LostLife]:
         self._alive += len(tasks)

@@ -45,7 +45,7 @@ class Engine(ScriptedEngine):
         await super().load(adapters)
 
 
-@dataclass
+@dataclass(eq=False)
 class Sink:
     """Takes rows, and writes for as long as it is told."""
 
