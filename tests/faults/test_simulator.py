@@ -104,14 +104,14 @@ def overwritten(self: World, key: str, data: bytes) -> bool:
     return True
 
 
-def unfenced(self: Writer, kind: str, body: dict[str, Any], refs: Sequence[Any] = ()) -> Any:
+def unfenced(self: Writer, kind: str, events: Sequence[Any]) -> Any:
     """A writer that goes on behind whoever took over."""
     try:
-        return APPEND(self, kind, body, refs)
+        return APPEND(self, kind, events)
     except FencedError:
         newest = Journal(self.store).read()[-1]
         self.head = structs.replace(newest, epoch=self.head.epoch, writer=self.head.writer)
-        return APPEND(self, kind, body, refs)
+        return APPEND(self, kind, events)
 
 
 def live_all(self: WorkersRoom, population: Any, lives: int, generation: int, skip: Any, acknowledge: Any) -> None:
@@ -142,14 +142,14 @@ def deaf(self: Peer, cluster: Any, role: str, name: str, hosted: Any, timeout: f
 
 
 FOR_EVER = 1e12
-APPEND, LIVE, READ, FLUSH = Writer.append, WorkersRoom.live, MemoryLedger.recall, Saver._commit
+APPEND, LIVE, READ, FLUSH = Writer.append_all, WorkersRoom.live, MemoryLedger.recall, Saver._commit
 KEEP = Saver.keep
 INIT, END = Peer.__init__, Peer._end
 ANY = ("death", "crash at await", "crash after write", "take-over before write", "unanswered write")
 MUTATIONS: list[tuple[Any, str, Callable[..., Any], tuple[str, ...], str]] = [
     (World, "create", always_created, ANY, ""),
     (World, "create", overwritten, ANY, ""),
-    (Writer, "append", unfenced, ("take-over before write",), ""),
+    (Writer, "append_all", unfenced, ("take-over before write",), ""),
     (WorkersRoom, "live", live_all, ("crash at await",), "is committed"),
     (MemoryLedger, "recall", read_all, ("lost reply",), ""),
     (Saver, "_commit", acknowledge_early, ANY, ""),
