@@ -82,7 +82,8 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def free_ports(*names: str) -> dict[str, int]:
     """Loopback ports below the ephemeral range; the server takes each port + 10,000 for gRPC as well."""
     ports: dict[str, int] = {}
-    candidates = iter(range(12_000 + os.getpid() % 8_000, 22_000))
+    # Processes that begin at the same time have pids side by side: none may take what another has looked at.
+    candidates = iter(range(12_000 + os.getpid() * 16 % 8_000, 22_000))
     for name in names:
         ports[name] = next(port for port in candidates if is_free(port) and is_free(port + GRPC_OFFSET))
     return ports
