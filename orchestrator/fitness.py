@@ -20,6 +20,9 @@ from workers.guard import blame
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+_CACHED = 1 << 16
+"""Numbers of eight bytes that a core keeps at hand."""
+
 
 def restricted_mean_survival(times: Floats, died: Bools, horizon: float) -> float:
     """Area under the Kaplan-Meier curve from 0 to `horizon`, in steps (Royston & Parmar 2013).
@@ -57,7 +60,10 @@ def bootstrap_interval(
 
     statistic: maps resampled indices [resamples, lives] to [resamples].
     """
-    samples = statistic(generator.integers(0, lives, size=(resamples, lives)))
+    # In parts that fit a cache: the same draws in half the time.
+    rows = max(1, _CACHED // max(1, lives))
+    parts = [min(rows, resamples - begun) for begun in range(0, resamples, rows)]
+    samples = np.concatenate([statistic(generator.integers(0, lives, size=(part, lives))) for part in parts])
     tail = (1 - confidence) / 2
     low, high = np.quantile(samples, [tail, 1 - tail])
     return float(low), float(high)
@@ -115,9 +121,10 @@ def _score_one(lives: pa.Table, individual: Individual, config: FitnessConfig, h
         return Fitness(individual=individual.id, value=None, low=None, high=None, lives=total, censored=lost)
     end = own["end"].to_numpy(zero_copy_only=False)
     values, died = life_values(own, config, horizon), np.asarray(end == EndReason.DIED.value)
+    cut_short = isinstance(config, RmstConfig) and bool((~died & (values < horizon)).any())
 
     def statistic(index: NDArray[np.int64]) -> Floats:
-        if isinstance(config, RmstConfig):
+        if cut_short:
             return _rmst(values[index], died[index], horizon)
         return np.asarray(values[index].mean(axis=1))
 

@@ -68,9 +68,9 @@ class Shell:
             raise self._failure
         return machine(), os.getpid(), _node()
 
-    async def call(self, method: str, *args: Any) -> Any:
+    async def call(self, method: str, args: tuple[Any, ...]) -> Any:
         """Result of an async method of the object."""
-        return await getattr(self._object, method)(*args)
+        return packed(await getattr(self._object, method)(*args))
 
 
 class Actor:
@@ -101,7 +101,8 @@ class Actor:
         return Actor, (self.handle, self.timeout)
 
     async def _settle(self, name: str, args: tuple[Any, ...]) -> Any:
-        return await settle(self.handle.call.remote(name, *map(packed, args)), self.timeout, name)
+        # One argument is pickled once; five, five times, with the same actors' handles in them.
+        return await settle(self.handle.call.remote(name, tuple(map(packed, args))), self.timeout, name)
 
 
 def create(build: Callable[[], Any], place: Place, node: str | None, group: Any = None) -> Any:

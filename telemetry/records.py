@@ -1,10 +1,9 @@
 """The nouns that more than one room speaks.
 
 What the journal says is said in frozen pydantic models, stored as JSON and validated on load; its envelope, read by
-the hundred thousand, and whatever is made anew for every step are msgspec structs; other nouns are frozen dataclasses.
+the hundred thousand, and whatever is made anew for every life or step are msgspec structs.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
@@ -101,8 +100,7 @@ class LifeKey(Struct, frozen=True, gc=False):
     life: int
 
 
-@dataclass(frozen=True, slots=True)
-class LifeSummary:
+class LifeSummary(Struct, frozen=True, gc=False):
     """What the driver needs to know of a finished life without touching its steps."""
 
     key: LifeKey

@@ -65,12 +65,15 @@ class Batcher:
         self._size = size
         self._waiting: list[tuple[CompletionRequest, asyncio.Future[Completion]]] = []
         self._calls: set[asyncio.Task[None]] = set()
+        self.asked = 0
+        """Requests since the start."""
 
     async def ask(self, request: CompletionRequest) -> Completion:
         """One completion. Raises what the engine raised."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Completion] = loop.create_future()
         self._waiting.append((request, future))
+        self.asked += 1
         if len(self._waiting) == 1:
             # Runs after every coroutine that is ready now has asked.
             loop.call_soon(self._flush)
@@ -133,7 +136,6 @@ class AgentHost:
         self._request_batch = request_batch
         self._batchers: dict[str, Batcher] = {}
         self._outboxes: dict[tuple[Any, str], Outbox] = {}
-        self._decisions = 0
         self._alive = 0
 
     async def live(self, tasks: Sequence[LifeTask], engine_name: str, engine: Any, sink: Any) -> Report:
@@ -176,11 +178,11 @@ class AgentHost:
     async def _live_party(self, tasks: Sequence[LifeTask], batcher: Batcher) -> Sequence[LifeRecord | LostLife]:
         self._alive += len(tasks)
         try:
-            world, ask = self._make_world[tasks[0].heldout](), self._counted(batcher)
+            world = self._make_world[tasks[0].heldout]()
             if self._shared:
-                return await live_together(tasks, world, self._codec, ask, self._run_seed)
+                return await live_together(tasks, world, self._codec, batcher.ask, self._run_seed)
             [task] = tasks
-            return [await live(task, world, self._codec, ask, self._run_seed)]
+            return [await live(task, world, self._codec, batcher.ask, self._run_seed)]
         except EnvironmentFailure as error:
             return [_lost(task, error) for task in tasks]
         except (RemoteLost, EngineFailure) as error:
@@ -204,16 +206,9 @@ class AgentHost:
         kept = [record for record in records if record.task.attempt not in gone]
         return kept, [lost(record.task) for record in records if record.task.attempt in gone]
 
-    def _counted(self, batcher: Batcher) -> Any:
-        async def ask(request: CompletionRequest) -> Completion:
-            self._decisions += 1
-            return await batcher.ask(request)
-
-        return ask
-
     async def progress(self) -> tuple[int, int]:
         """(lives under way, decisions asked for since the start)."""
-        return self._alive, self._decisions
+        return self._alive, sum(batcher.asked for batcher in self._batchers.values())
 
 
 def _lost(

@@ -23,13 +23,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from msgspec import Struct
 from pydantic import BaseModel
 
 from telemetry.records import EndReason
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True, gc=False):
     """What the agent is shown before a decision."""
 
     text: str
@@ -40,8 +40,7 @@ class Observation:
     """Longest free-text answer, in tokens; 0 where there are legal actions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """What a decision led to. `end` is None while the life goes on; `observation` then holds the next one."""
 
     observation: Observation

@@ -3,7 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from telemetry.records import EndReason
 from telemetry.seeds import Stem
@@ -45,7 +46,9 @@ class Mind:
         if seen.legal:
             choices = self._codec.choices(seen.legal)
             request = CompletionRequest(prompt, task.individual.genome.adapter, choices)
-            answer = await self._answer(request)
+            answer = await self._ask(request)
+            if answer.source:
+                self.sources.add(answer.source)
             decision = choose(answer, seen.legal, choices, numbers, taken=self._taken, seed=seed)
             self._taken[decision.action] += 1
             return request, decision, seed
@@ -56,14 +59,10 @@ class Mind:
             temperature=numbers.temperature,
             seed=seed,
         )
-        answer = await self._answer(request)
-        return request, write(answer, self._codec.decode(answer.token_ids), self._tools), seed
-
-    async def _answer(self, request: CompletionRequest) -> Completion:
         answer = await self._ask(request)
         if answer.source:
             self.sources.add(answer.source)
-        return answer
+        return request, write(answer, self._codec.decode(answer.token_ids), self._tools), seed
 
 
 async def live(task: LifeTask, environment: Environment, codec: Codec, ask: Ask, run_seed: int) -> LifeRecord:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from msgspec import Struct
 
 from telemetry.records import EndReason, Individual, LifeKey, LifeSummary
 from telemetry.tables import LIVES, STEPS
@@ -17,8 +18,7 @@ from workers.engine import CompletionRequest
 from workers.environment import Observation
 
 
-@dataclass(frozen=True, slots=True)
-class LifeTask:
+class LifeTask(Struct, frozen=True, gc=False):
     """One life to be lived: who, in which world, and which try at it this is."""
 
     individual: Individual
@@ -159,11 +159,10 @@ def _steps(records: Sequence[LifeRecord], run: str, engine: str) -> pa.Table:
     columns["prompt_ids"] = id_lists(columns["prompt_ids"])
     columns["run"] = pa.repeat(run, total)
     names = [" ".join((engine, *sorted(record.sources))) for record in records]
-    named = (pa.repeat(name, count) for name, count in zip(names, counts, strict=True))
-    columns["engine"] = pa.concat_arrays([pa.repeat("", 0), *named])
     columns["step"] = [step for count in counts for step in range(count)]
-    for name, values in _per_life(records).items():
-        columns[name] = [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+    whose = np.repeat(np.arange(len(records)), np.asarray(counts, dtype=np.int64))
+    for name, values in (_per_life(records) | {"engine": names}).items():
+        columns[name] = _array(values, STEPS.field(name).type).take(whose)
     return pa.table({name: _array(columns[name], STEPS.field(name).type) for name in STEPS.names}, schema=STEPS)
 
 

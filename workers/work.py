@@ -12,6 +12,7 @@ from time import monotonic
 from uuid import uuid4
 
 import pyarrow as pa
+from msgspec import structs
 
 from telemetry.ledger import Receipt
 from telemetry.records import LifeSummary
@@ -165,4 +166,4 @@ def fresh(party: Party) -> Party:
 
 
 def _party(tasks: Sequence[LifeTask], attempt: str) -> Party:
-    return Party(tuple(replace(task, attempt=attempt) for task in tasks))
+    return Party(tuple(structs.replace(task, attempt=attempt) for task in tasks))

@@ -147,7 +147,7 @@ def test_a_stopped_actor_alone_is_alive_to_ray(start: Start) -> None:
 
     async def scenario(actor: Supervised, pids: list[int]) -> None:
         os.kill(pids[0], signal.SIGSTOP)
-        reference = actor.handle.call.remote("sleep", 0)
+        reference = actor.handle.call.remote("sleep", (0,))
         ready, waiting = ray.wait([reference], timeout=HANG / 2)
         assert (ready, waiting) == ([], [reference])
         actor.kill()

@@ -87,7 +87,12 @@ class ScriptedEngine:
                 await asyncio.sleep(self._seconds * len(requests))
         began, known = monotonic(), self._stats
         prompts = [np.asarray(request.prompt_ids, "<i8").tobytes() for request in requests]
-        logits = _logits(prompts, np.stack([self._policy(request.adapter) for request in requests]))
+        logits = _noise(prompts)
+        places: dict[str | None, list[int]] = {}
+        for place, request in enumerate(requests):
+            places.setdefault(request.adapter, []).append(place)
+        for adapter, mine in places.items():
+            logits[mine] += _tilt([prompts[place] for place in mine], self._policy(adapter))
         answers = [
             _choose(row, request) if request.choices else self._write(prompt, request)
             for request, prompt, row in zip(requests, prompts, logits, strict=True)
@@ -122,7 +127,7 @@ class ScriptedEngine:
         """Free text: letters and at last the end, each from logits that depend on the prompt and on where it stands."""
         digest = blake2b(prompt).digest()
         places = [digest + place.to_bytes(8, "little") for place in range(request.max_tokens)]
-        scores = _log_softmax(_logits(places, self._policy(request.adapter)[np.newaxis]) / request.temperature)
+        scores = _log_softmax((_noise(places) + _tilt(places, self._policy(request.adapter))) / request.temperature)
         draws = rng(request.seed, "text").random((request.max_tokens, 1))
         drawn = (np.cumsum(np.exp(scores), axis=1) <= draws).sum(axis=1).clip(max=OUT - 1)
         tokens = [ord("a") + index if index < OUT - 1 else END for index in drawn.tolist()]
@@ -130,17 +135,19 @@ class ScriptedEngine:
         return Completion(tuple(tokens[:size]), tuple(scores[np.arange(size), drawn[:size]].tolist()))
 
 
-def _logits(prompts: Sequence[bytes], policies: Array) -> Array:
-    """Logits of shape [prompts, OUT]; each row depends on its own prompt and policy only.
-
-    policies: of shape [prompts, OUT, IN], or [1, OUT, IN] for all of them.
-    """
+def _noise(prompts: Sequence[bytes]) -> Array:
+    """Logits without an adapter, of shape [prompts, OUT]; each row depends on its own prompt only."""
     noise = np.frombuffer(b"".join(blake2b(data, digest_size=2 * OUT).digest() for data in prompts), "<u2")
     # 12**0.5 makes the uniform noise one wide in standard deviation.
-    base = (noise.reshape(-1, OUT) / 65535 - 0.5) * (12**0.5 * BASE_SCALE)
+    return np.asarray((noise.reshape(-1, OUT) / 65535 - 0.5) * (12**0.5 * BASE_SCALE))
+
+
+def _tilt(prompts: Sequence[bytes], policy: Array) -> Array:
+    """What a policy, of shape [OUT, IN], adds to the logits; each row depends on its own prompt only."""
     tails = b"".join(blake2b(data[-8 * WINDOW :], digest_size=IN // 8).digest() for data in prompts)
     signs = np.unpackbits(np.frombuffer(tails, np.uint8)).reshape(-1, 1, IN) * 2.0 - 1.0
-    return np.asarray(base + (policies * signs).sum(axis=-1))
+    # A matrix product might round a row differently beside other rows.
+    return np.asarray((policy * signs).sum(axis=-1))
 
 
 def _choose(row: Array, request: CompletionRequest) -> Completion:

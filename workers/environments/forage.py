@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -44,22 +44,30 @@ _GROUND = {
 }
 
 
-@dataclass(slots=True)
-class _Life:
-    """Everything that changes while a life goes on, and the draws it will use."""
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    """What a seed decides before the first step, whatever the agent does."""
 
     land: Land
-    weather_draws: list[float]
+    weather: tuple[float, ...]
     """One uniform draw per step."""
-    wolf_draws: list[float]
+    wolf: tuple[float, ...]
     """One uniform draw per step: below the wolf's speed it moves, and the draw then also picks where it wanders."""
+    order: Mapping[Cell, int]
+    """Number of each bush."""
+
+
+@dataclass(slots=True)
+class _Life:
+    """Everything that changes while a life goes on."""
+
+    fate: _Fate
+    land: Land
     energy: int
     agent: Cell
     wolf: Cell | None
     ripe_at: dict[Cell, int]
     """Step from which each bush is ripe."""
-    order: dict[Cell, int]
-    """Number of each bush."""
     ripe: set[Cell]
     """Bushes that are ripe now."""
     bare: deque[Cell] = field(default_factory=deque)
@@ -103,7 +111,7 @@ class Forage:
             raise RuntimeError("the life has ended; reset() begins the next one")
         cause = self._act(action) or self._meet_the_wolf()
         if self._settings.weather:
-            life.weather = _WEATHERS[bisect_right(_TURNS[life.weather], life.weather_draws[life.step])]
+            life.weather = _WEATHERS[bisect_right(_TURNS[life.weather], life.fate.weather[life.step])]
         life.step += 1
         while life.bare and life.ripe_at[life.bare[0]] <= life.step:
             life.ripe.add(life.bare.popleft())
@@ -120,10 +128,10 @@ class Forage:
             "step": step,
             "energy": life.energy,
             "weather": life.weather,
-            "agent": list(life.agent),
-            "wolf": list(life.wolf) if life.wolf else None,
-            "bushes": [[x, y, ripe - step if ripe > step else 0] for (x, y), ripe in life.ripe_at.items()],
-            "terrain": list(life.land.rows),
+            "agent": life.agent,
+            "wolf": life.wolf,
+            "bushes": [(x, y, ripe - step if ripe > step else 0) for (x, y), ripe in life.ripe_at.items()],
+            "terrain": life.land.rows,
         }
 
     @staticmethod
@@ -162,7 +170,7 @@ class Forage:
         life = self._life
         if life.wolf is None:
             return ""
-        draw, speed = life.wolf_draws[life.step], self._settings.predator_speed
+        draw, speed = life.fate.wolf[life.step], self._settings.predator_speed
         if life.wolf != life.agent and draw < speed:
             life.wolf = self._wolf_moves(life.wolf, self.actions[int(draw / speed * 4)])
         if life.wolf != life.agent:
@@ -198,7 +206,7 @@ class Forage:
         for ring in rings(size, life.agent, sight):
             found = ring & life.ripe
             if found:
-                return offset(size, life.agent, min(found, key=life.order.__getitem__))
+                return offset(size, life.agent, min(found, key=life.fate.order.__getitem__))
         return None
 
     def _here(self) -> str:
@@ -216,18 +224,25 @@ class Forage:
         return (sight + 1) // 2 if self._life.weather == RAIN else sight
 
 
-def _born(settings: ForageSettings, seed: int) -> _Life:
+@lru_cache(maxsize=256)
+def _fate(settings: ForageSettings, seed: int) -> _Fate:
+    """Remembered, because every individual of a generation meets the same worlds."""
     draws = rng(seed, "forage")
     family = lay_out if settings.maps == "train" else lay_out_unseen
     land = family(settings.size, settings.bushes, settings.sight, draws)
+    weather, wolf = (tuple(draws.random(settings.horizon).tolist()) for _ in range(2))
+    return _Fate(land, weather, wolf, {bush: number for number, bush in enumerate(land.bushes)})
+
+
+def _born(settings: ForageSettings, seed: int) -> _Life:
+    fate = _fate(settings, seed)
+    land = fate.land
     return _Life(
+        fate=fate,
         land=land,
-        weather_draws=draws.random(settings.horizon).tolist(),
-        wolf_draws=draws.random(settings.horizon).tolist(),
         energy=settings.start_energy,
         agent=land.start,
         wolf=land.den if settings.predator else None,
         ripe_at=dict.fromkeys(land.bushes, 0),
-        order={bush: number for number, bush in enumerate(land.bushes)},
         ripe=set(land.bushes),
     )
