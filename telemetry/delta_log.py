@@ -1,8 +1,8 @@
-"""What delta-rs leaves to its users: a log with one beginning, that can be searched and survives a power cut.
+"""A Delta table's log as its appenders need it: one beginning, entries that survive a power cut, and a search.
 
-delta-rs writes the log `<table>/_delta_log/<version:020d>.json` and its checkpoints without fsync. On a local disk
-an entry that was never acknowledged may therefore come back empty or full of zeros, and would bar the table to
-everybody. On object stores a write is whole or absent, and there is nothing to do here.
+Entries `<table>/_delta_log/<version:020d>.json` are written here, as the protocol has them; the tables are read, and
+checkpoints made, by delta-rs. What another tool appends to a local disk may be without fsync: such an entry, never
+acknowledged, may come back empty or full of zeros after a power cut, and would bar the table to everybody.
 
 Checkpoints are caches of the log that nothing vouches for. Forager's own readers never look at the log, let alone at
 its caches; whoever appends does, so that a resumed run begins without them.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, Schema
+from deltalake import Schema
 from deltalake.exceptions import DeltaError
 
 from telemetry.failures import StateError, StorageError
@@ -28,6 +28,8 @@ _DECORATION = re.compile(r"\x1b\[\d*m|↳|<[^>]*>|max_retries: \d+, retry_timeou
 _BACKTRACE = re.compile(r"\s*\d+: [<\w]")
 WORDS = 300
 """Characters of what the library says that are shown."""
+Action = dict[str, Any]
+"""One line of a log entry, or what it says of a data file."""
 
 
 def key_of(table: str, version: int) -> str:
@@ -44,7 +46,7 @@ class Definition:
     """Its one partition column."""
     settings: Mapping[str, str]
 
-    def actions(self) -> list[dict[str, Any]]:
+    def actions(self) -> list[Action]:
         """First entry of its log, without what is different for each table: its id and when it was made."""
         metadata = {
             "format": {"provider": "parquet", "options": {}},
@@ -56,33 +58,35 @@ class Definition:
 
 
 @contextmanager
-def failures(store: Store, table: str, seen: DeltaTable | None = None) -> Iterator[None]:
+def failures(store: Store, table: str) -> Iterator[None]:
     """Turns what the library raises into StorageError or StateError, with the key and the cause.
 
-    The library's types do not tell a broken store from a broken log, so the log is looked at. seen: the table as this
-    process knows it; a log that has lost entries since then is the store's failure.
+    The library's types do not tell a broken store from a broken log, so the log is looked at.
     """
     try:
         yield
     except DeltaError as error:
-        raise _diagnosis(store, table, -1 if seen is None else seen.version(), error) from error
+        raise _diagnosis(store, table, error) from error
     except OSError as error:
         raise StorageError(f"{store}/{table}: {in_words(error)}{store.free_text()}") from error
 
 
-def _diagnosis(store: Store, table: str, known: int, error: DeltaError) -> StateError | StorageError:
+def bad(store: Store, table: str, version: int) -> StateError:
+    """What is to be raised for a log entry that is missing or damaged."""
+    return StateError(f"{store}/{key_of(table, version)}: missing or damaged; restore it from a copy")
+
+
+def _diagnosis(store: Store, table: str, error: DeltaError) -> StateError | StorageError:
     store.free_bytes()  # raises StorageError if it is the whole store that is gone
     folder = f"{table}/_delta_log"
     newest = max((_version(key) for key in store.list(folder) if key.endswith(".json")), default=-1)
-    if newest < known:
-        return StorageError(f"{store}/{key_of(table, known)}: gone, it was there before; restore it, then resume")
     for version in range(newest + 1):
         try:
-            whole = bool(_parse(store.get(key_of(table, version))))
+            whole = bool(parse(store.get(key_of(table, version))))
         except (KeyError, StateError):
             whole = False
         if not whole:
-            return StateError(f"{store}/{key_of(table, version)}: missing or damaged; restore it from a copy")
+            return bad(store, table, version)
     return StateError(f"{store}/{table}: {in_words(error)}")
 
 
@@ -107,45 +111,17 @@ def create(store: Store, table: str, definition: Definition) -> None:
     store.put_if_absent(key_of(table, 0), "\n".join(map(json.dumps, actions)).encode())
 
 
-def find(store: Store, table: str, head: int, transaction: str) -> tuple[int, list[str]]:
-    """Version of a committed transaction, searched backwards from `head`, and the keys of the files it added.
-
-    Raises StateError, naming the object, if the log ends or is damaged before the transaction is found.
-    """
-    for version in range(head, -1, -1):
-        try:
-            actions = _parse(store.get(key_of(table, version)))
-        except KeyError:
-            raise StateError(f"{store}/{key_of(table, version)}: missing; restore it from a copy") from None
-        if any(action.get("txn", {}).get("appId") == transaction for action in actions):
-            return version, [f"{table}/{action['add']['path']}" for action in actions if "add" in action]
-    raise StateError(f"{store}/{table}: the transaction {transaction!r} has no log entry; restore the log from a copy")
-
-
 def added(store: Store, table: str, version: int) -> Iterator[tuple[str, str]]:
     """Key and partition of the data files that a sound log entry adds."""
-    for action in _parse(store.get(key_of(table, version))):
+    for action in parse(store.get(key_of(table, version))):
         if "add" in action:
             yield f"{table}/{action['add']['path']}", next(iter(action["add"]["partitionValues"].values()))
-
-
-def make_durable(store: Store, table: str, done: int, version: int) -> int:
-    """Fsync the log beyond version `done`; returns the version up to which it now is durable.
-
-    Other appenders' entries too: a version is only as durable as every version before it.
-    """
-    folder = f"{table}/_delta_log"
-    if store.local_path(folder) is not None:
-        # The library stages an entry under its name, # and a number; a crash may leave that behind.
-        keys = [key for key in store.list(folder) if "#" not in key]
-        store.fsync(key for key in keys if not 0 <= _version(key) <= done)
-    return max(done, version)
 
 
 def damage(store: Store, table: str, version: int, definition: Definition) -> str:
     """What is wrong with a log entry, or with a data file that it adds; empty if nothing is."""
     try:
-        actions = _parse(store.get(key_of(table, version)))
+        actions = parse(store.get(key_of(table, version)))
         sound = actions and all(_is_sound(action, definition.partition) for action in actions)
         if not (_is_beginning(actions, definition) if version == 0 else sound):
             return "is damaged"
@@ -164,7 +140,7 @@ def damage(store: Store, table: str, version: int, definition: Definition) -> st
     return ""
 
 
-def _is_beginning(actions: list[dict[str, Any]], definition: Definition) -> bool:
+def _is_beginning(actions: list[Action], definition: Definition) -> bool:
     """True for the entry that makes the table, whatever its id and its time."""
     (protocol, table), (expected, wanted) = actions, definition.actions()
     made, meant = table["metaData"], wanted["metaData"]
@@ -214,7 +190,7 @@ def _version(key: str) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _parse(data: bytes) -> list[dict[str, Any]]:
+def parse(data: bytes) -> list[Action]:
     """Actions of a log entry; none if it is damaged."""
     try:
         actions = [json.loads(line) for line in data.splitlines()]

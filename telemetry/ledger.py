@@ -1,9 +1,8 @@
 """Steps and lives as Delta Lake tables: batches in exactly once, rows out at pinned versions.
 
 The data files are written here, named by their content, with page checksums, and durable before the log mentions
-them; the transaction log is delta-rs's work. An append carries an application transaction id, so repeating it
-changes nothing. delta-rs does not fsync on a local disk: this module does, before it hands out the receipt that
-the journal acknowledges. Readers see only rows of acknowledged attempts; whatever else was appended stays unseen.
+them. An append carries an application transaction id, so repeating it changes nothing. Readers see only rows of
+acknowledged attempts; whatever else was appended stays unseen.
 (Armbrust et al. 2020, "Delta Lake: high-performance ACID table storage over cloud object stores".)
 """
 
@@ -15,11 +14,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, PostCommitHookProperties
+from deltalake import DeltaTable
 
 from telemetry import delta_log, row_files
+from telemetry.delta_commits import Log
 from telemetry.failures import StateError, StorageError
 from telemetry.records import FileRef
 from telemetry.row_files import PARTITION
@@ -31,7 +29,6 @@ LEARNED = "ledger"
 HELD_OUT = "heldout"
 """Where those of lives in held-out worlds are."""
 ORDER = ("generation", "individual", "life", "step")
-COMMIT_TRIES = 8
 READERS = 4
 SETTINGS = {
     # Acknowledged log entries are never cleaned away: the journal vouches for each of them.
@@ -59,8 +56,7 @@ class Ledger:
         """root: LEARNED, or HELD_OUT for lives that nobody may learn from."""
         self.store = store
         self._root = root
-        self._tables: dict[str, DeltaTable] = {}
-        self._durable: dict[str, int] = {}
+        self._logs: dict[str, Log] = {}
 
     def append(self, steps: pa.Table, lives: pa.Table, transaction: str) -> Receipt:
         """Append exactly once: a repetition with the same rows changes nothing and returns the same receipt.
@@ -146,7 +142,7 @@ class Ledger:
 
         For a resumed run, before anybody appends. Acknowledged rows are never touched.
         """
-        self._tables.clear()
+        self._logs.clear()
         return tuple(
             key
             for name in TABLES
@@ -173,35 +169,24 @@ class Ledger:
 
     def _append(self, name: str, rows: pa.Table, transaction: str) -> tuple[int, list[FileRef]]:
         """Version and new files of one table's append, done now or by an earlier try."""
-        refs, actions = self._write(name, rows)
-        properties = CommitProperties(app_transactions=[Transaction(transaction, 1)], max_commit_retries=100)
-        hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
-        failure: Exception = StorageError("no try made")
-        for attempt in range(COMMIT_TRIES):
-            table = self._table(name)
-            with delta_log.failures(self.store, self._folder(name), table):
-                done = table.transaction_version(transaction) is not None
-            if done:
-                return self._receive(name, table.version(), transaction, refs)
-            time.sleep(0.05 * attempt)
-            try:
-                # A failed commit may have happened all the same; the next look at the table tells.
-                table.create_write_transaction(
-                    actions,
-                    "append",
-                    TABLES[name],
-                    [PARTITION],
-                    commit_properties=properties,
-                    post_commithook_properties=hooks,
-                )
-            except (DeltaError, OSError) as error:
-                failure = error
-        reason = f"cannot commit: {delta_log.in_words(failure)}{self.store.free_text()}"
-        raise StorageError(f"{self.store}/{self._folder(name)}: {reason}") from failure
+        refs, adds = self._write(name, rows)
+        log = self._log(name)
+        version = log.commit(transaction, adds)
+        if sorted(log.added(version)) != sorted(ref.key for ref in refs):
+            raise StateError(f"{log.table}: the transaction {transaction!r} has other rows; choose a new name")
+        # The entry that made the table is vouched for by whoever appended first.
+        entries = [0, 1] if version == 1 else [version]
+        return version, [*refs, *(self._ref(delta_log.key_of(log.table, entry)) for entry in entries)]
 
-    def _write(self, name: str, rows: pa.Table) -> tuple[list[FileRef], list[AddAction]]:
-        """Data files, one per generation, named by their content, durable."""
-        refs, actions = [], []
+    def _log(self, name: str) -> Log:
+        """The table's log; made if there is none."""
+        if name not in self._logs:
+            self._logs[name] = Log(self.store, self._folder(name), _definition(name))
+        return self._logs[name]
+
+    def _write(self, name: str, rows: pa.Table) -> tuple[list[FileRef], list[delta_log.Action]]:
+        """Data files, one per generation, named by their content, durable; and what the log is to say of them."""
+        refs, adds = [], []
         generations = sorted(rows.column(PARTITION).unique().to_pylist())
         for generation in generations:
             part = rows.filter(pc.equal(rows.column(PARTITION), generation)) if len(generations) > 1 else rows
@@ -211,39 +196,18 @@ class Ledger:
             if not self.store.put_if_absent(ref.key, data) and self.store.get(ref.key) != data:
                 # Its name says what it must hold: anything else is damage.
                 self.store.put(ref.key, data)
-            stats = json.dumps({"numRecords": part.num_rows})
-            actions.append(
-                AddAction(path, ref.size, {PARTITION: str(generation)}, int(time.time() * 1000), True, stats)
-            )
             refs.append(ref)
-        return refs, actions
-
-    def _table(self, name: str) -> DeltaTable:
-        """The table as it is now; made if there is none."""
-        url, options = self.store.delta(self._folder(name))
-        with delta_log.failures(self.store, self._folder(name), self._tables.get(name)):
-            if name in self._tables:
-                self._tables[name].update_incremental()
-                return self._tables[name]
-            try:
-                table = DeltaTable(url, storage_options=options)
-            except TableNotFoundError:
-                delta_log.create(self.store, self._folder(name), _definition(name))
-                table = DeltaTable(url, storage_options=options)
-            self._tables[name] = table
-            return table
-
-    def _receive(self, name: str, head: int, transaction: str, refs: list[FileRef]) -> tuple[int, list[FileRef]]:
-        """Version and files of a committed transaction, durable with all that lies before it in the log."""
-        version, added = delta_log.find(self.store, self._folder(name), head, transaction)
-        if sorted(added) != sorted(ref.key for ref in refs):
-            raise StateError(f"{self._folder(name)}: the transaction {transaction!r} has other rows; choose a new name")
-        self._durable[name] = delta_log.make_durable(
-            self.store, self._folder(name), self._durable.get(name, -1), version
-        )
-        # The entry that made the table is vouched for by whoever appended first.
-        entries = [0, 1] if version == 1 else [version]
-        return version, [*refs, *(self._ref(delta_log.key_of(self._folder(name), entry)) for entry in entries)]
+            adds.append(
+                {
+                    "path": path,
+                    "partitionValues": {PARTITION: str(generation)},
+                    "size": ref.size,
+                    "modificationTime": int(time.time() * 1000),
+                    "dataChange": True,
+                    "stats": json.dumps({"numRecords": part.num_rows}),
+                }
+            )
+        return refs, adds
 
     def between(
         self, since: Mapping[str, int], until: Mapping[str, int], known: Iterable[FileRef]

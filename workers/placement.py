@@ -14,7 +14,7 @@ from workers.agent import LostLife
 from workers.recorder import LifeTask
 from workers.work import Batch, Party, Work
 
-CHUNK = 64
+CHUNK = 16
 """Lives per call to an agent, at most: small enough for steady reports, large enough that calls cost nothing."""
 SPREAD = 4
 """Agents among which an engine's lives are divided, at least, where there are so many."""

@@ -194,7 +194,7 @@ def test_half_a_listing_is_no_listing(proxy: Proxy, impatient: float, url: str) 
 def commits(store: Store, table: str) -> list[str]:
     """Application transactions in a table's log, in order."""
     keys = [key for key in store.list(f"ledger/{table}/_delta_log") if key.endswith(".json")]
-    actions = [action for key in keys for action in delta_log._parse(store.get(key))]
+    actions = [action for key in keys for action in delta_log.parse(store.get(key))]
     return [action["txn"]["appId"] for action in actions if "txn" in action]
 
 
