@@ -12,9 +12,10 @@ from orchestrator.scale_engine import Part
 from orchestrator.scale_plant import Plant
 
 CHUNK = 16
-"""As `workers.placement.CHUNK`, which importing would take long; so is ..."""
+"""As `workers.placement.CHUNK`, which importing would take long; so are ..."""
+PARTS = 128
 SPREAD = 4
-"""... this."""
+"""... these."""
 
 
 @dataclass(slots=True, eq=False)
@@ -105,7 +106,7 @@ class Placement:
             share = -(-(batch.queued + batch.under_way) // len(batch.members))
             if (quota := share - service.parties) <= 0:
                 continue  # until one of its own ends
-            chunk = max(1, min(CHUNK, free, most * self._size) // self._size)
+            chunk = max(1, min(max(CHUNK, self._room // PARTS), free, most * self._size) // self._size)
             agents = min(self._agents, max(SPREAD, self._agents // self.at_work))
             count = min(chunk, quota, -(-share // agents), batch.queued)
             begun = len(batch.lengths) - batch.queued

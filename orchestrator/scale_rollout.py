@@ -17,6 +17,8 @@ from orchestrator.scale_queue import Server
 
 BUFFER = 256 << 20
 """Bytes in the sink from which agents wait while it writes, as `telemetry.sink` has it."""
+COMMIT_LIVES = 1000
+"""As `workers.saver.COMMIT_LIVES`."""
 PULSE = 1.0
 """Seconds between two rounds of asking all actors: for a sign of life, and for their progress."""
 
@@ -170,6 +172,8 @@ class Rollout:
         self._lives += part.parties * self._plant.size
         self._held += part.rows * self._plant.costs.sink.row_memory.value
         self._found.buffered_bytes = max(self._found.buffered_bytes, self._held)
+        if self._lives >= COMMIT_LIVES and not self._flushing:
+            self._set_timer(0.0)
         self._post(self._report, part)
 
     def _report(self, part: Part, at: float) -> float:
@@ -222,7 +226,7 @@ class Rollout:
         self._found.commits += 1
         if self._to_do or self._lives or self._flushing:
             self._timer += 1
-            pause = self._plant.commit_seconds if self._to_do else 0.0
+            pause = self._plant.commit_seconds if self._to_do and self._lives < COMMIT_LIVES else 0.0
             self._at(done + pause, self._flush, self._timer)
         else:
             self._found.seconds = done

@@ -15,7 +15,9 @@ from workers.recorder import LifeTask
 from workers.work import Batch, Party, Work
 
 CHUNK = 16
-"""Lives per call to an agent, at most: small enough for steady reports, large enough that calls cost nothing."""
+"""Lives per call to an agent: small enough for steady reports, large enough that calls cost nothing beside a model."""
+PARTS = 128
+"""Calls that fill an agent, at most, one with room for thousands: without a model even large calls are short."""
 SPREAD = 4
 """Agents among which an engine's lives are divided, at least, where there are so many."""
 
@@ -73,6 +75,11 @@ class Part:
     @property
     def tasks(self) -> list[LifeTask]:
         return [task for party in self.parties for task in party.tasks]
+
+
+def chunk(room: int) -> int:
+    """Lives per call, at most, to an agent with so much room."""
+    return max(CHUNK, room // PARTS)
 
 
 class Placement:
@@ -140,7 +147,7 @@ class Placement:
         size = len(batch.waiting[0].tasks)
         if host.free < min(size, host.room):
             return None
-        most = max(1, min(CHUNK, host.free, most) // size)
+        most = max(1, min(chunk(host.room), host.free, most) // size)
         # Several agents get their share: while the engine answers one, the others decide what to ask next.
         agents = min(len(self._hosts), max(SPREAD, len(self._hosts) // len(self._services)))
         count = min(most, quota, -(-batch.share // agents), len(batch.waiting))

@@ -134,14 +134,14 @@ class WorkerPool:
 
     async def _live_and_commit(self, work: Work) -> None:
         """Lives every task once with success, and commits all that the sink did not lose."""
-        work.all_lived.clear()
+        work.all_have_lived(False)
         serving = asyncio.create_task(self._serve_all(work))
         flushing = asyncio.create_task(self._saver.commit_until_all_lived(work))
         try:
             await asyncio.wait({serving, flushing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             serving.cancel()
-            work.all_lived.set()
+            work.all_have_lived(True)
             outcomes = await asyncio.gather(serving, flushing, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, Exception):

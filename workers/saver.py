@@ -19,6 +19,8 @@ from telemetry.remote import NoAnswer, RemoteLost
 from workers.recorder import LifeRecord, to_tables
 from workers.work import Lived, Work, fresh
 
+COMMIT_LIVES = 1000
+"""Finished lives that wait for no commit by the clock: so the last one of a generation is never a large one."""
 FLUSHES = 3
 """Times the sink is asked for one flush when only the reply was lost."""
 
@@ -42,6 +44,8 @@ class Saver:
         attempt = lived.party.attempt
         if lived.held_by == self.sink.incarnation or attempt in work.in_ledger:
             work.finished[attempt] = lived
+            if len(work.finished) >= COMMIT_LIVES:
+                work.commit_due.set()
         else:
             work.put_back([fresh(lived.party)])
 
@@ -55,14 +59,16 @@ class Saver:
         return lost
 
     async def commit_until_all_lived(self, work: Work) -> None:
-        """Commits every few seconds, and once more at the end, what has finished until then."""
+        """Commits what has finished every few seconds, whenever that are many, and once more at the end."""
         last = False
         while not last:
             with suppress(TimeoutError):
-                await asyncio.wait_for(work.all_lived.wait(), self._commit_seconds)
+                await asyncio.wait_for(work.commit_due.wait(), self._commit_seconds)
             # Asked before the flush: lives that end while it runs need one more.
-            last = work.all_lived.is_set()
+            last = work.all_lived
             await self._commit(work)
+            if not work.all_lived and len(work.finished) < COMMIT_LIVES:
+                work.commit_due.clear()
 
     async def _commit(self, work: Work) -> None:
         """Rows first, then the journal entry that makes them part of the run."""

@@ -116,7 +116,14 @@ class Work:
     """Attempts whose rows are written: a row may get there before its agent's report gets here."""
     told: Told = field(default_factory=list)
     last_commit: float = field(default_factory=monotonic)
-    all_lived: asyncio.Event = field(default_factory=asyncio.Event)
+    all_lived: bool = False
+    commit_due: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when all have lived, or many wait for their commit."""
+
+    def all_have_lived(self, yes: bool) -> None:
+        """Whether anybody is left who may yet live; when nobody is, the last commit is due."""
+        self.all_lived = yes
+        (self.commit_due.set if yes else self.commit_due.clear)()
 
     @property
     def queued(self) -> bool:

@@ -18,7 +18,7 @@ from orchestrator.scale_costs import load as load_costs
 from orchestrator.scale_placement import Placement
 from orchestrator.scale_plant import Plant
 from orchestrator.scale_queue import Server, makespan
-from orchestrator.scale_rollout import BUFFER, roll_out
+from orchestrator.scale_rollout import BUFFER, COMMIT_LIVES, roll_out
 from telemetry.config import Config
 from telemetry.failures import UsageError
 from tests.forager import ROOT, SMOKE
@@ -253,8 +253,10 @@ def test_a_plan_loads_no_heavy_library() -> None:
 def test_chunks_are_those_of_the_real_placement() -> None:
     from orchestrator import scale_placement
     from telemetry.sink import TelemetrySink
-    from workers import placement
+    from workers import placement, saver
 
-    assert scale_placement.CHUNK == placement.CHUNK
+    for name in ("CHUNK", "PARTS", "SPREAD"):
+        assert getattr(scale_placement, name) == getattr(placement, name)
+    assert COMMIT_LIVES == saver.COMMIT_LIVES
     assert TelemetrySink.__init__.__defaults__ == (BUFFER,)
     assert Placement(plant(shape=(5, 2), engines=2)).batches[0].adapters == 1

@@ -329,7 +329,7 @@ def scores_at(served: Served, prompt: list[int], temperature: float) -> dict[int
     """By token: what the scripted rule gives to the next one, where the first three stand before the text."""
     digest = blake2b(np.asarray(prompt[:3], "<i8").tobytes()).digest()
     place = digest + (len(prompt) - 3).to_bytes(8, "little")
-    [row] = scripted._log_softmax(scripted._logits([place], np.zeros((1, scripted.OUT, scripted.IN))) / temperature)
+    [row] = scripted._log_softmax(scripted._noise([place]) / temperature)
     return {ord("a") + index if index < scripted.OUT - 1 else END: float(one) for index, one in enumerate(row)}
 
 
