@@ -128,10 +128,10 @@ class Forage:
             "step": step,
             "energy": life.energy,
             "weather": life.weather,
-            "agent": life.agent,
-            "wolf": life.wolf,
-            "bushes": [(x, y, ripe - step if ripe > step else 0) for (x, y), ripe in life.ripe_at.items()],
-            "terrain": life.land.rows,
+            "agent": list(life.agent),
+            "wolf": list(life.wolf) if life.wolf else None,
+            "bushes": [[x, y, ripe - step if ripe > step else 0] for (x, y), ripe in life.ripe_at.items()],
+            "terrain": list(life.land.rows),
         }
 
     @staticmethod
