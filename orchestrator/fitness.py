@@ -2,6 +2,7 @@
 
 import json
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -99,7 +100,16 @@ def score(
     lives: committed rows of the generation, schema LIVES. Raises UsageError when a custom function misbehaves, and
     NoProgressError when nobody can be scored.
     """
-    fitness = tuple(_score_one(lives, individual, config, horizon, seed) for individual in population)
+    # Descendants are what a life achieved; were they lives of their own here, breeding would dilute a fitness.
+    founders = lives.filter(pc.is_null(lives["parent_seat"]))
+    founders = founders.sort_by([("individual", "ascending"), ("life", "ascending")])
+    names: list[str] = founders["individual"].to_pylist()
+
+    def own(individual: str) -> pa.Table:
+        begin = bisect_left(names, individual)
+        return founders.slice(begin, bisect_right(names, individual) - begin)
+
+    fitness = tuple(_score_one(own(one.id), one.id, config, horizon, seed) for one in population)
     if population and not ranked(fitness):
         raise NoProgressError(
             f"generation {population[0].generation}: every life was lost to infrastructure, so nobody can be scored;"
@@ -108,17 +118,15 @@ def score(
     return fitness
 
 
-def _score_one(lives: pa.Table, individual: Individual, config: FitnessConfig, horizon: int, seed: int) -> Fitness:
-    # Descendants are what a life achieved; were they lives of their own here, breeding would dilute a fitness.
-    mine = pc.and_(pc.equal(lives["individual"], individual.id), pc.is_null(lives["parent_seat"]))
-    own = lives.filter(mine).sort_by("life")
+def _score_one(own: pa.Table, individual: str, config: FitnessConfig, horizon: int, seed: int) -> Fitness:
     total, censored = own.num_rows, pc.equal(own["end"], EndReason.CENSORED.value)
     lost = pc.sum(censored).as_py() or 0
-    # Only survival times have a meaning when cut short, and even these none before the first step.
-    unknown = pc.and_(censored, pc.equal(own["steps"], 0)) if isinstance(config, RmstConfig) else censored
-    own = own.filter(pc.invert(unknown))
+    if lost:
+        # Only survival times have a meaning when cut short, and even these none before the first step.
+        unknown = pc.and_(censored, pc.equal(own["steps"], 0)) if isinstance(config, RmstConfig) else censored
+        own = own.filter(pc.invert(unknown))
     if total and not own.num_rows:
-        return Fitness(individual=individual.id, value=None, low=None, high=None, lives=total, censored=lost)
+        return Fitness(individual=individual, value=None, low=None, high=None, lives=total, censored=lost)
     end = own["end"].to_numpy(zero_copy_only=False)
     values, died = life_values(own, config, horizon), np.asarray(end == EndReason.DIED.value)
     cut_short = isinstance(config, RmstConfig) and bool((~died & (values < horizon)).any())
@@ -134,10 +142,10 @@ def _score_one(lives: pa.Table, individual: Individual, config: FitnessConfig, h
         own.num_rows,
         resamples=config.resamples,
         confidence=config.confidence,
-        generator=rng(seed, "bootstrap", individual.id),
+        generator=rng(seed, "bootstrap", individual),
     )
     return Fitness(
-        individual=individual.id,
+        individual=individual,
         value=float(statistic(everyone)[0]),
         low=low,
         high=high,

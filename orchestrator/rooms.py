@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pyarrow as pa
@@ -44,7 +45,8 @@ from workers.registry import find, make
 from workers.work import Told
 
 Tick = Callable[[Pulse], None]
-"""Told about once a second how the pool stands."""
+"""Told how the pool stands, after so many seconds or more:"""
+TICK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class WorkersRoom:
         self.pool = pool
         self.horizon = make(config.environment.name, config.environment.settings).horizon
         self.tick: Tick | None = None
+        self._ticked = 0.0
         self._runner = runner
         self._config = config
         self._watch = watch
@@ -116,17 +119,19 @@ class WorkersRoom:
             ticker.cancel()
             with suppress(asyncio.CancelledError):
                 await ticker
-        await self._tick()
+        if monotonic() - self._ticked >= TICK_SECONDS:
+            await self._tick()
         return done
 
     async def _tick_steadily(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(TICK_SECONDS)
             await self._tick()
 
     async def _tick(self) -> None:
         if self.tick is not None:
             self.tick(await self.pool.pulse())
+            self._ticked = monotonic()
 
 
 def tasks(individual: Individual, seeds: Sequence[int]) -> list[LifeTask]:

@@ -134,7 +134,9 @@ class Ledger:
             return rows if known is None else rows.filter(pc.is_in(rows.column("attempt"), value_set=known))
 
         with ThreadPoolExecutor(READERS) as pool:
-            rows = pa.concat_tables([needed.empty_table(), *pool.map(load, files)])
+            # Threads take longer to start than one file to read.
+            loaded = pool.map(load, files) if len(files) > 1 else map(load, files)
+            rows = pa.concat_tables([needed.empty_table(), *loaded])
         return rows.sort_by([(name, "ascending") for name in order]).select(wanted)
 
     def repair(self, versions: Mapping[str, int]) -> tuple[str, ...]:
