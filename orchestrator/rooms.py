@@ -21,7 +21,7 @@ from orchestrator.generation import Publish
 from orchestrator.stopwatch import Stopwatch
 from orchestrator.trial import Acknowledge
 from telemetry import model_copies, models
-from telemetry.actors import Place
+from telemetry.actors import Place, own_address
 from telemetry.adapters import Shelf
 from telemetry.member import Member
 from telemetry.records import BaseModelCard, Individual, LifeKey, LifeSummary
@@ -37,8 +37,9 @@ from trainer.team import join
 from workers import engines
 from workers.agent import AgentHost
 from workers.config import VllmEngineConfig
-from workers.engine import Engine, ModelDescription
+from workers.engine import ModelDescription
 from workers.environment import is_shared
+from workers.line import Switchboard
 from workers.pool import Pulse, WorkerPool
 from workers.recorder import LifeTask
 from workers.registry import find, make
@@ -164,6 +165,8 @@ class Builder:
         self._logs = logs
         self._start = start
         self._keys = engines.keys_of(config.engine)
+        # On this machine alone, nothing of it is to be heard outside.
+        self._inside = config.ray.address is None
 
     async def workers(self) -> WorkerPool:
         """The worker pool with an engine and all agents up; further engines follow as they find room and start."""
@@ -194,7 +197,7 @@ class Builder:
 
     async def _engine(self, index: int) -> Any:
         config = self._config.engine
-        build = partial(_build_engine, config, self._model, self._store_url, keys=self._keys)
+        build = partial(_build_engine, config, self._model, self._store_url, self._keys, self._inside)
         gpus = config.gpus if isinstance(config, VllmEngineConfig) else 0.0
         environment = engines.environment(config)
         return await self._host(build, f"engine-{index}", gpus=gpus, environment=environment)
@@ -223,10 +226,8 @@ class Builder:
             return await host(f"trainer-{index}")
         names = [f"trainer-{index}-{rank}" for rank in range(config.workers)]
         host = partial(host, together=names)
-        # On this machine alone, nothing of the group is to be heard outside.
-        inside = self._config.ray.address is None
-        host = partial(host, environment={"GLOO_SOCKET_IFNAME": "lo"} if inside else None)
-        return await join(names, host, "127.0.0.1" if inside else None)
+        host = partial(host, environment={"GLOO_SOCKET_IFNAME": "lo"} if self._inside else None)
+        return await join(names, host, "127.0.0.1" if self._inside else None)
 
     async def _host(
         self,
@@ -287,10 +288,11 @@ def _build_agent(**settings: Any) -> AgentHost:
 
 
 def _build_engine(
-    config: engines.AnyEngineConfig, model: Model, store_url: str, keys: Mapping[str, SecretStr] | None = None
-) -> Engine:
+    config: engines.AnyEngineConfig, model: Model, store_url: str, keys: Mapping[str, SecretStr], inside: bool
+) -> Switchboard:
     """An engine that takes adapters from the run's store; called on whatever node it lives."""
-    return engines.build(config, _files(model), model.card, Shelf(join_store(store_url)).path, keys)
+    engine = engines.build(config, _files(model), model.card, Shelf(join_store(store_url)).path, keys)
+    return Switchboard(engine, "127.0.0.1" if inside else own_address())
 
 
 def _build_trainer(config: TrainerConfig, model: Model, store_url: str) -> Trainer:

@@ -135,6 +135,13 @@ def _node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+def own_address() -> str:
+    """Of this node, as the others of its cluster know it."""
+    import ray
+
+    return str(ray.util.get_node_ip_address()) if ray.is_initialized() else "127.0.0.1"
+
+
 def machine() -> str:
     """Equal for two processes to which process ids mean the same."""
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from telemetry.actors import Actor
 from telemetry.records import LifeKey, LifeSummary
 from telemetry.remote import RemoteLost, ReplyLost
 from workers.config import EnvironmentConfig
@@ -19,6 +20,7 @@ from workers.engine import Completion, CompletionRequest, EngineFailure, ModelDe
 from workers.environment import is_shared
 from workers.guard import EnvironmentFailure
 from workers.life import live, live_together
+from workers.line import Line
 from workers.outbox import Outbox
 from workers.prompt import Codec
 from workers.recorder import LifeRecord, LifeTask, to_tables
@@ -145,7 +147,8 @@ class AgentHost:
         """
         batcher = self._batchers.get(engine_name)
         if batcher is None:
-            batcher = self._batchers[engine_name] = Batcher(engine, self._request_batch)
+            line = Line(engine) if isinstance(engine, Actor) else engine
+            batcher = self._batchers[engine_name] = Batcher(line, self._request_batch)
         parties: dict[str, list[LifeTask]] = {}
         for task in tasks:
             parties.setdefault(task.attempt, []).append(task)

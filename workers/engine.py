@@ -62,7 +62,7 @@ def _request(prompt: Any, *others: Any) -> CompletionRequest:
     return CompletionRequest(array("i", prompt) if isinstance(prompt, bytes) else prompt, *others)
 
 
-class Completion(Struct, frozen=True, gc=False):
+class Completion(Struct, frozen=True, array_like=True, gc=False):
     """What the model answered.
 
     With choices: `token_ids` is empty and `choice_logprobs` holds, in the order of the request's choices, natural

@@ -18,7 +18,7 @@ from workers.engines.scripted import CARD
 PARTS = {
     "sink": TelemetrySink,
     "trainer": partial(_build_trainer, TrainerConfig(enabled=False), Model(CARD, None)),
-    "engine": partial(_build_engine, ScriptedEngineConfig(), Model(CARD, None)),
+    "engine": partial(_build_engine, ScriptedEngineConfig(), Model(CARD, None), keys={}, inside=True),
 }
 
 
