@@ -29,6 +29,6 @@ class LedgerConfig(Config):
     """How telemetry reaches the store."""
 
     commit_seconds: float = Field(default=10.0, gt=0, le=3600)
-    """Longest time finished lives wait for their commit; a crash loses at most these."""
+    """Longest time finished lives wait for their commit; many wait for no clock. A crash loses at most these."""
     min_free_gib: float = Field(default=1.0, ge=0, le=1e9)
     """A generation does not start with less free space than this on a local store."""
