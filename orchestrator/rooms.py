@@ -197,7 +197,7 @@ class Builder:
 
     async def _engine(self, index: int) -> Any:
         config = self._config.engine
-        build = partial(_build_engine, config, self._model, self._store_url, self._keys, self._inside)
+        build = partial(_build_engine, config, self._model, self._store_url, keys=self._keys, inside=self._inside)
         gpus = config.gpus if isinstance(config, VllmEngineConfig) else 0.0
         environment = engines.environment(config)
         return await self._host(build, f"engine-{index}", gpus=gpus, environment=environment)
