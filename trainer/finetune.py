@@ -143,8 +143,8 @@ class Trainer:
 
 
 def _ends(losses: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean of the first and of the last tenth of the losses, at least one each."""
+    """Mean of the first and of the second half of the losses: fewer updates tell examples apart, not progress."""
     if not losses:
         return None, None
-    tenth = max(1, len(losses) // 10)
-    return fmean(losses[:tenth]), fmean(losses[-tenth:])
+    half = (len(losses) + 1) // 2
+    return fmean(losses[:half]), fmean(losses[-half:])

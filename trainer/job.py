@@ -63,9 +63,9 @@ class TrainingResult(Record):
     """Tokens of the examples, all epochs; a beginning that several examples share counts for each of them."""
     seconds: float = 0.0
     loss_first: float | None = None
-    """Mean loss of the first epoch's first tenth of updates (at least one)."""
+    """Mean loss of the first half of updates, of two epochs the first."""
     loss_last: float | None = None
-    """Mean loss of the last tenth of updates (at least one)."""
+    """Mean loss of the second half."""
     discarded: float = 0.0
     """Share of the parents' combined weight change that crossover could not keep at the adapter's rank."""
 
