@@ -46,8 +46,9 @@ from workers.registry import find, make
 from workers.work import Told
 
 Tick = Callable[[Pulse], None]
-"""Told how the pool stands, after so many seconds or more:"""
+"""Told how the pool stands."""
 TICK_SECONDS = 1.0
+"""Between two tellings, at least."""
 
 
 @dataclass(frozen=True)

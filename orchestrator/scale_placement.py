@@ -18,6 +18,11 @@ SPREAD = 4
 """... these."""
 
 
+def chunk(room: int) -> int:
+    """As `workers.placement.chunk`."""
+    return max(CHUNK, room // PARTS)
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """Parties that an engine lives without other weights; several engines may be at it."""
@@ -106,9 +111,9 @@ class Placement:
             share = -(-(batch.queued + batch.under_way) // len(batch.members))
             if (quota := share - service.parties) <= 0:
                 continue  # until one of its own ends
-            chunk = max(1, min(max(CHUNK, self._room // PARTS), free, most * self._size) // self._size)
+            fitting = max(1, min(chunk(self._room), free, most * self._size) // self._size)
             agents = min(self._agents, max(SPREAD, self._agents // self.at_work))
-            count = min(chunk, quota, -(-share // agents), batch.queued)
+            count = min(fitting, quota, -(-share // agents), batch.queued)
             begun = len(batch.lengths) - batch.queued
             lengths = batch.lengths[begun : begun + count]
             yield Part(number, host, count, count), lengths, self._take(number, batch, host, count)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.config import RunConfig
 from orchestrator.plan import Sight
 from orchestrator.scale_costs import UnitCosts, value
+from orchestrator.scale_placement import chunk
 from orchestrator.scale_plant import Rolled
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
 BUSY = 0.7
 """Share of its time from which a part holds up the others."""
-CHUNK = 16
 
 HELD_UP = {
     "engines": ("engines answer as fast as they can", "engine.count: more engines, and nodes to hold them"),
@@ -54,7 +54,7 @@ def tell(
     decisions: int,
 ) -> dict[str, Any]:
     """generation, busy, store, whole_run, limits, bottleneck and dial; nulls where nothing was simulated."""
-    limits = _limits(costs, people)
+    limits = _limits(costs, people, config.workers.lives_per_agent)
     if rolled is None or after is None:
         none = dict.fromkeys(("generation", "busy", "store", "whole_run"))
         return {**none, "limits": limits, **_verdict("")}
@@ -104,13 +104,15 @@ def tell(
     }
 
 
-def _limits(costs: UnitCosts, people: "Crew") -> dict[str, float | None]:
+def _limits(costs: UnitCosts, people: "Crew", room: int) -> dict[str, float | None]:
     """Decisions per second that each part could take if all others were infinitely fast, waking left out."""
     rows, agents = costs.sink.row_seconds.value, costs.agent.decision_seconds.value
     return {
         "sink_rows_per_second": round(1 / rows) if rows else None,
         "agents_decisions_per_second": round(people.agents / agents) if agents else None,
-        "driver_lives_per_second": _rate(value(costs.driver.part_seconds) / CHUNK + costs.driver.life_seconds.value),
+        "driver_lives_per_second": _rate(
+            value(costs.driver.part_seconds) / chunk(room) + costs.driver.life_seconds.value
+        ),
     }
 
 

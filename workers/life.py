@@ -46,9 +46,7 @@ class Mind:
         if seen.legal:
             choices = self._codec.choices(seen.legal)
             request = CompletionRequest(prompt, task.individual.genome.adapter, choices)
-            answer = await self._ask(request)
-            if answer.source:
-                self.sources.add(answer.source)
+            answer = await self._answer(request)
             decision = choose(answer, seen.legal, choices, numbers, taken=self._taken, seed=seed)
             self._taken[decision.action] += 1
             return request, decision, seed
@@ -59,10 +57,14 @@ class Mind:
             temperature=numbers.temperature,
             seed=seed,
         )
+        answer = await self._answer(request)
+        return request, write(answer, self._codec.decode(answer.token_ids), self._tools), seed
+
+    async def _answer(self, request: CompletionRequest) -> Completion:
         answer = await self._ask(request)
         if answer.source:
             self.sources.add(answer.source)
-        return request, write(answer, self._codec.decode(answer.token_ids), self._tools), seed
+        return answer
 
 
 async def live(task: LifeTask, environment: Environment, codec: Codec, ask: Ask, run_seed: int) -> LifeRecord:

@@ -123,7 +123,10 @@ class Work:
     def all_have_lived(self, yes: bool) -> None:
         """Whether anybody is left who may yet live; when nobody is, the last commit is due."""
         self.all_lived = yes
-        (self.commit_due.set if yes else self.commit_due.clear)()
+        if yes:
+            self.commit_due.set()
+        else:
+            self.commit_due.clear()
 
     @property
     def queued(self) -> bool:

@@ -257,6 +257,7 @@ def test_chunks_are_those_of_the_real_placement() -> None:
 
     for name in ("CHUNK", "PARTS", "SPREAD"):
         assert getattr(scale_placement, name) == getattr(placement, name)
+    assert all(scale_placement.chunk(room) == placement.chunk(room) for room in (1, 64, 2048, 10_000))
     assert COMMIT_LIVES == saver.COMMIT_LIVES
     assert TelemetrySink.__init__.__defaults__ == (BUFFER,)
     assert Placement(plant(shape=(5, 2), engines=2)).batches[0].adapters == 1

@@ -244,6 +244,22 @@ def test_a_long_log_is_read_through_its_checkpoints(tmp_path: Path, monkeypatch:
     assert Ledger(store).append(*life(life=0, steps=1), "t0").versions == {"steps": 1, "lives": 1}
 
 
+def test_a_long_log_without_checkpoints_gets_one_before_it_is_appended_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path)
+    for number in range(7):
+        versions = Ledger(store).append(*life(life=number, steps=1), f"t{number}").versions
+    monkeypatch.setitem(SETTINGS, "delta.checkpointInterval", "5")
+    assert not [key for key in store.list("ledger") if "checkpoint" in key]
+    ledger = Ledger(store)
+    assert ledger.append(*life(life=3, steps=1), "t3").versions == {"steps": 4, "lives": 4}
+    for table in TABLES:
+        assert store.exists(f"ledger/{table}/_delta_log/{7:020d}.checkpoint.parquet")
+    assert ledger.append(*life(life=7, steps=1), "t7").versions == dict.fromkeys(versions, 8)
+    assert Ledger(store).read("lives", 8).column("life").to_pylist() == list(range(8))
+
+
 POWER_CUTS = {"empty": b"", "zeros": b"\0" * 300, "half": b'{"commitInfo":{"timestamp":17'}
 
 

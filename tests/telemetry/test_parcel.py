@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from telemetry.parcel import packed
+from telemetry.records import FileRef, LifeKey
 from telemetry.tables import LIVES, STEPS
 from tests.telemetry.rows import lives
 
@@ -34,6 +35,15 @@ def test_rows_that_are_alike_take_little_room() -> None:
     assert len(sent(steps)[0]) < steps.nbytes / 2
 
 
+KEYS = [LifeKey(0, f"g000-{number:03}", number) for number in range(5)]
+
+
+def test_structs_of_one_type_arrive_as_they_were() -> None:
+    arrive, arguments = packed(KEYS).__reduce__()
+    assert arrive(*arguments) == KEYS
+    assert not any(isinstance(one, LifeKey) for one in arguments[1])
+
+
 def test_everything_else_goes_as_it_is() -> None:
-    thing = object()
-    assert packed(thing) is thing
+    for thing in (object(), [], KEYS[0], tuple(KEYS), [1, 2], [*KEYS, FileRef("key", 1, "0" * 64)], [KEYS[0], None]):
+        assert packed(thing) is thing

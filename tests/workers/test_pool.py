@@ -16,6 +16,7 @@ from telemetry.records import EndReason, Genome, Hyperparameters, Individual, Li
 from telemetry.remote import NoAnswer, RemoteLost, ReplyLost
 from telemetry.sink import TelemetrySink
 from telemetry.store import open_store
+from workers import saver
 from workers.agent import LostLife, Report
 from workers.config import WorkersConfig
 from workers.engine import EngineFailure, EngineStats
@@ -226,6 +227,20 @@ def once(*events: Callable[..., Any]) -> Callable[..., Any]:
 def die(peer: Peer, *_: Any) -> None:
     peer.kill()
     peer.check()
+
+
+def test_many_finished_lives_wait_for_no_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saver, "COMMIT_LIVES", 8)
+    room = Room(tmp_path, commit_seconds=3600.0, lives_per_agent=8)
+    sizes: list[int] = []
+
+    def acknowledge(receipts: Sequence[Receipt], lives: Sequence[LifeSummary], seconds: float) -> None:
+        sizes.append(len(lives))
+
+    asyncio.run(room.pool.live(groups(1, 80), acknowledge))
+    assert sum(sizes) == 80
+    # By the clock there would be one.
+    assert 8 <= sizes[0] < 80
 
 
 def test_nothing_fails_and_every_life_is_lived_once(tmp_path: Path) -> None:
