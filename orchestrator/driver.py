@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from orchestrator.address import driven_at
+from orchestrator.builder import Builder, Model, find_model
 from orchestrator.cluster import cluster
 from orchestrator.config import RunConfig
 from orchestrator.credentials import prepare
@@ -22,7 +23,7 @@ from orchestrator.fitness import load_function
 from orchestrator.generation import Rooms, run_generation
 from orchestrator.needs import engine_gpus, trainer_gpus
 from orchestrator.observe import MetricsListener
-from orchestrator.rooms import Builder, Model, Tick, TrainersRoom, WorkersRoom, find_model
+from orchestrator.rooms import Tick, TrainersRoom, WorkersRoom
 from orchestrator.run import Run, champion, create, reopen
 from orchestrator.state import RunState
 from orchestrator.stopwatch import Stopwatch

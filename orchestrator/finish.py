@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.address import driven_at
+from orchestrator.builder import find_model
 from orchestrator.console import print_summary
 from orchestrator.driver import worker_rooms
 from orchestrator.evaluation import HeldOut, model_rows, player_of, reference_row
 from orchestrator.report import figure, report
-from orchestrator.rooms import find_model
 from orchestrator.state import RunState, config_of
 from orchestrator.summary import summarize
 from telemetry.failures import UsageError

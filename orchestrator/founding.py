@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from orchestrator import teaching
 from orchestrator.address import driven_at
+from orchestrator.builder import Model, find_model
 from orchestrator.config import RunConfig
 from orchestrator.credentials import prepare
 from orchestrator.dataset import DataSet, is_dataset
@@ -23,7 +24,6 @@ from orchestrator.digest import digest
 from orchestrator.events import Imported
 from orchestrator.places import open_run
 from orchestrator.population import founders
-from orchestrator.rooms import Model, find_model
 from orchestrator.run import found
 from orchestrator.state import RunState, config_of
 from orchestrator.teaching import Chapter, job, learn, told

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.builder import Builder, Model
 from orchestrator.cluster import cluster
 from orchestrator.config import FitnessConfig, RunConfig
 from orchestrator.driver import log_directory, terminable
 from orchestrator.experience import experience
 from orchestrator.needs import trainer_gpus
-from orchestrator.rooms import Builder, Model
 from telemetry.failures import StateError, UsageError
 from telemetry.records import FileRef, Individual
 from telemetry.seeds import seed63

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 
 from orchestrator.address import driven_at
+from orchestrator.builder import find_model
 from orchestrator.config import RunConfig
 from orchestrator.credentials import prepare
 from orchestrator.events import Origin
 from orchestrator.lineage import ancestry
 from orchestrator.population import founders
-from orchestrator.rooms import find_model
 from orchestrator.run import found
 from orchestrator.runfile import assign, validate
 from orchestrator.state import RunState, config_of

@@ -17,9 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.builder import Builder, find_model
 from orchestrator.cluster import cluster
 from orchestrator.config import RunConfig
-from orchestrator.rooms import Builder, find_model, tasks
+from orchestrator.rooms import tasks
 from orchestrator.run import Run, create
 from orchestrator.runfile import load
 from telemetry.adapters import Shelf, save

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 
-from orchestrator.rooms import find_model
+from orchestrator.builder import find_model
 from telemetry.adapters import Shelf, save
 from telemetry.lora import WEIGHTS
 from telemetry.seeds import rng

@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.builder import find_model
 from orchestrator.experience import experience
 from orchestrator.fitness import score
 from orchestrator.reproduction import Brood, reproduce
-from orchestrator.rooms import find_model
 from orchestrator.selection import select
 from orchestrator.state import fold
 from telemetry.journal import Journal

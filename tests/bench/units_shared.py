@@ -12,10 +12,11 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
+from orchestrator.builder import Builder, Model
 from orchestrator.cluster import cluster
 from orchestrator.config import RunConfig
 from orchestrator.population import founders
-from orchestrator.rooms import Builder, Model, tasks
+from orchestrator.rooms import tasks
 from orchestrator.run import create
 from orchestrator.runfile import load
 from telemetry.ledger import Ledger

@@ -226,7 +226,7 @@ class Host(AgentHost):
 
 
 async def build_workers(cluster: Cluster, config: RunConfig) -> WorkerPool:
-    """The worker pool on toy engines, as `orchestrator.rooms` builds it."""
+    """The worker pool on toy engines, as `orchestrator.builder` builds it."""
     workers = config.workers
 
     def member(role: str, index: int, build: Callable[[], Any], timeout: float) -> Member:

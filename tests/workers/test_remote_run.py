@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator import driver
-from orchestrator.rooms import Builder, Model
+from orchestrator.builder import Builder, Model
 from telemetry.failures import UsageError
 from tests.inprocess import forager_here, output
 from tests.orchestrator.small_run import small_config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.rooms import Model, _build_engine, _build_trainer
+from orchestrator.builder import Model, _build_engine, _build_trainer
 from telemetry.actors import Shell
 from telemetry.failures import StorageError
 from telemetry.sink import TelemetrySink
