@@ -8,6 +8,7 @@ World seeds are 63-bit integers. The highest of those bits is clear for every li
 and set for held-out evaluation, so the two sets can never meet, whatever the run seeds are.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -40,7 +41,9 @@ class Stem:
     __slots__ = ("_hash",)
 
     def __init__(self, first: int | str, *more: int | str) -> None:
-        text = "\x1f".join([f"{type(part).__name__}:{part}" for part in (first, *more)])
+        text = f"{type(first).__name__}:{first}"
+        if more:
+            text = "\x1f".join([text, *[f"{type(part).__name__}:{part}" for part in more]])
         self._hash = blake2b(text.encode(), digest_size=16)
 
     def seed63(self, last: int | str) -> int:
@@ -53,8 +56,14 @@ class Stem:
 
     def _address(self, last: int | str) -> int:
         rest = self._hash.copy()
-        rest.update(f"\x1f{type(last).__name__}:{last}".encode())
+        rest.update(_last(last))
         return int.from_bytes(rest.digest(), "big")
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _last(part: int | str) -> bytes:
+    """The end of an address; they are few words, and the numbers of steps."""
+    return f"\x1f{type(part).__name__}:{part}".encode()
 
 
 def address(*key: int | str) -> int:

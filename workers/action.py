@@ -1,9 +1,9 @@
 """Completion to action. Pure: the draw is a function of the decision's address."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from math import exp, fsum, log
 
 from msgspec import Struct
 from pydantic import ValidationError
@@ -66,7 +66,7 @@ def choose(
     return Decision(
         action=legal[index],
         token_ids=(choices[index],),
-        logprobs=(math.log(max(model[index], 1e-45)),),
+        logprobs=(log(max(model[index], 1e-45)),),
         behaviour_probability=epsilon / len(legal) + (1 - epsilon) * tilted[index],
         explored=explored,
         parse=ParseOutcome.CHOICE,
@@ -86,7 +86,7 @@ def write(completion: Completion, text: str, tools: Sequence[Tool]) -> Decision:
         action=action,
         token_ids=completion.token_ids,
         logprobs=completion.logprobs,
-        behaviour_probability=math.exp(min(0.0, math.fsum(completion.logprobs))),
+        behaviour_probability=exp(min(0.0, fsum(completion.logprobs))),
         explored=False,
         parse=parse,
     )
@@ -119,7 +119,7 @@ def _signature(tool: Tool) -> str:
 
 def _softmax(logprobs: Sequence[float], temperature: float) -> list[float]:
     highest = max(logprobs)
-    weights = [math.exp((logprob - highest) / temperature) for logprob in logprobs]
+    weights = [exp((logprob - highest) / temperature) for logprob in logprobs]
     total = sum(weights)
     return [weight / total for weight in weights]
 

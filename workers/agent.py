@@ -70,7 +70,7 @@ class Batcher:
         self.asked = 0
         """Requests since the start."""
 
-    async def ask(self, request: CompletionRequest) -> Completion:
+    def ask(self, request: CompletionRequest) -> asyncio.Future[Completion]:
         """One completion. Raises what the engine raised."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Completion] = loop.create_future()
@@ -79,7 +79,7 @@ class Batcher:
         if len(self._waiting) == 1:
             # Runs after every coroutine that is ready now has asked.
             loop.call_soon(self._flush)
-        return await future
+        return future
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -37,10 +37,13 @@ class CompletionRequest(Struct, frozen=True, gc=False):
     temperature: float = 1.0
     seed: int = 0
 
+    def prompt_bytes(self) -> bytes:
+        """The token ids as int32."""
+        return (self.prompt_ids if isinstance(self.prompt_ids, array) else array("i", self.prompt_ids)).tobytes()
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by itself, an array takes ten times as long as its bytes.
-        prompt: Any = self.prompt_ids.tobytes() if isinstance(self.prompt_ids, array) else self.prompt_ids
-        return _request, (prompt, self.adapter, self.choices, self.max_tokens, self.temperature, self.seed)
+        return _request, (self.prompt_bytes(), self.adapter, self.choices, self.max_tokens, self.temperature, self.seed)
 
     def check(self, context: int) -> None:
         """Raises UsageError unless a model of this context can answer, choosing among at most MAX_CHOICES."""
@@ -58,8 +61,8 @@ class CompletionRequest(Struct, frozen=True, gc=False):
             raise UsageError(f"engine: got temperature {self.temperature}, expected a positive number")
 
 
-def _request(prompt: Any, *others: Any) -> CompletionRequest:
-    return CompletionRequest(array("i", prompt) if isinstance(prompt, bytes) else prompt, *others)
+def _request(prompt: bytes, *others: Any) -> CompletionRequest:
+    return CompletionRequest(array("i", prompt), *others)
 
 
 class Completion(Struct, frozen=True, array_like=True, gc=False):

@@ -30,6 +30,7 @@ MAX_STATE = 1 << 20
 MAX_ENERGY = 1e30
 """The ledger keeps energies as float32."""
 
+_NUMBERS = (int, float)
 # `json.dumps` would make an encoder for every state.
 _encode_strictly = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _ONLY_JSON = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -59,6 +60,8 @@ class _Checks:
         self._known = frozenset(words)
         if len(self._known) != len(words):
             self._refuse("actions", words, "a tuple of different words")
+        # The last that were found to be in order: most worlds show the same at every step.
+        self._legal: tuple[str, ...] = words
         if type(self.tools) is not tuple or not all(isinstance(tool, Tool) for tool in self.tools):
             self._refuse("tools", self.tools, "a tuple of Tool")
 
@@ -78,8 +81,10 @@ class _Checks:
         if not _is_text(seen.text, MAX_TEXT):
             self._refuse(f"{what}: text", seen.text, f"Unicode text of at most {MAX_TEXT} characters")
         legal = seen.legal
-        if type(legal) is not tuple or not self._known.issuperset(legal) or len(set(legal)) != len(legal):
-            self._refuse(f"{what}: legal", legal, f"a tuple of different words out of {', '.join(self.actions)}")
+        if legal is not self._legal:
+            if type(legal) is not tuple or not self._known.issuperset(legal) or len(set(legal)) != len(legal):
+                self._refuse(f"{what}: legal", legal, f"a tuple of different words out of {', '.join(self.actions)}")
+            self._legal = legal
         if not legal and seen.max_tokens == 0:
             self._refuse(f"{what}: legal", legal, f"some of {', '.join(self.actions) or 'its actions'}, or max_tokens")
         if type(seen.max_tokens) is not int or not 0 <= seen.max_tokens <= (0 if legal else MAX_TOKENS):
@@ -91,9 +96,10 @@ class _Checks:
 
     def _json(self, value: object, what: str) -> str:
         text = _encode(value)
-        if len(text) > MAX_STATE:
-            self._refuse(what, text, f"at most {MAX_STATE} characters of JSON")
-        return text
+        return text if len(text) <= MAX_STATE else self._too_long(text, what)
+
+    def _too_long(self, text: str, what: str) -> NoReturn:
+        self._refuse(what, text, f"at most {MAX_STATE} characters of JSON")
 
     def _refuse(self, what: str, got: object, expected: str) -> NoReturn:
         raise EnvironmentFailure(f"environment {self.name}: {what}: got {reprlib.repr(got)}, expected {expected}")
@@ -118,17 +124,25 @@ class Guard(_Checks):
             with boundary(self.name, f"pay at step {number}"):
                 self._pay(prompt_tokens, completion_tokens)
 
+    # A boundary takes longer to enter than to find nothing wrong: what is called at every step goes without one.
+
     def step(self, number: int, action: str) -> Outcome:
         """Lives step `number`, counted from 0."""
         what = f"step {number}"
-        with boundary(self.name, what):
+        try:
             return self._outcome(self._world.step(action), what)
+        except BaseException as error:
+            _fail(self.name, what, error)
+            raise
 
     def state(self, number: int) -> str:
         """The hidden state after step `number`, as JSON."""
-        what = f"state after step {number}"
-        with boundary(self.name, what):
-            return self._json(self._world.state(), what)
+        try:
+            text = _encode(self._world.state())
+        except BaseException as error:
+            _fail(self.name, f"state after step {number}", error)
+            raise
+        return text if len(text) <= MAX_STATE else self._too_long(text, f"state after step {number}")
 
     def result(self) -> str:
         """What the world has to say of the life that has ended, as JSON; empty when it says nothing."""
@@ -219,7 +233,7 @@ def _encode(value: object) -> str:
 class boundary:
     """The one place where a world's exceptions are turned into a failure with a name; `what` is what it was doing.
 
-    Entered several times a step: a generator as context manager would take three times as long.
+    Entered often: a generator as context manager would take three times as long.
     """
 
     __slots__ = ("name", "what")
@@ -231,9 +245,15 @@ class boundary:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # A world is foreign code and may raise anything, SystemExit included.
-        if error is not None and not isinstance(error, EnvironmentFailure | KeyboardInterrupt):
-            raise EnvironmentFailure(f"environment {self.name}: {self.what} raised {blame(error)}") from error
+        if error is not None:
+            _fail(self.name, self.what, error)
+
+
+def _fail(name: str, what: str, error: BaseException) -> None:
+    """Raises the failure that a world's exception is; returns where it is somebody else's."""
+    # A world is foreign code and may raise anything, SystemExit included.
+    if not isinstance(error, EnvironmentFailure | KeyboardInterrupt):
+        raise EnvironmentFailure(f"environment {name}: {what} raised {blame(error)}") from error
 
 
 def blame(error: BaseException) -> str:
@@ -261,4 +281,4 @@ def _is_text(value: object, most: int) -> bool:
 
 
 def _is_energy(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_ENERGY <= value <= MAX_ENERGY
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool) and -MAX_ENERGY <= value <= MAX_ENERGY

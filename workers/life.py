@@ -25,11 +25,10 @@ MOST_DESCENDANTS = 2**31 // STRIDE - 1
 class Mind:
     """One individual's way from an observation to a decision, in one life."""
 
-    def __init__(self, task: LifeTask, codec: Codec, ask: Ask, run_seed: int, world: Guard | SharedGuard) -> None:
+    def __init__(self, task: LifeTask, codec: Codec, run_seed: int, world: Guard | SharedGuard) -> None:
         genome = task.individual.genome
-        self._task = task
+        self._adapter = genome.adapter
         self._codec = codec
-        self._ask = ask
         self._seeds = Stem(run_seed, "decision", task.individual.id, task.life)
         self._tools = world.tools
         self._numbers = genome.hyperparameters
@@ -38,33 +37,26 @@ class Mind:
         """Those without trust who answered it."""
         self._system = " ".join(part for part in (world.rules, describe(world.tools), genome.strategy) if part)
 
-    async def decide(self, seen: Observation, step: int) -> tuple[CompletionRequest, Decision, int]:
-        """What was asked, what was decided, and the seed behind it; every step draws from an address of its own."""
-        task, numbers = self._task, self._numbers
+    def ask(self, seen: Observation, step: int) -> tuple[CompletionRequest, int]:
+        """What to ask the engine, and the seed behind the decision: every step draws from an address of its own."""
         prompt = self._codec.prompt(self._system, seen.text)
         seed = self._seeds.seed63(step)
         if seen.legal:
-            choices = self._codec.choices(seen.legal)
-            request = CompletionRequest(prompt, task.individual.genome.adapter, choices)
-            answer = await self._answer(request)
-            decision = choose(answer, seen.legal, choices, numbers, taken=self._taken, seed=seed)
-            self._taken[decision.action] += 1
-            return request, decision, seed
-        request = CompletionRequest(
-            prompt,
-            task.individual.genome.adapter,
-            max_tokens=seen.max_tokens,
-            temperature=numbers.temperature,
-            seed=seed,
-        )
-        answer = await self._answer(request)
-        return request, write(answer, self._codec.decode(answer.token_ids), self._tools), seed
+            return CompletionRequest(prompt, self._adapter, self._codec.choices(seen.legal)), seed
+        temperature = self._numbers.temperature
+        return CompletionRequest(
+            prompt, self._adapter, max_tokens=seen.max_tokens, temperature=temperature, seed=seed
+        ), seed
 
-    async def _answer(self, request: CompletionRequest) -> Completion:
-        answer = await self._ask(request)
+    def decide(self, seen: Observation, request: CompletionRequest, answer: Completion, seed: int) -> Decision:
+        """What the answer to a request comes to."""
         if answer.source:
             self.sources.add(answer.source)
-        return answer
+        if not seen.legal:
+            return write(answer, self._codec.decode(answer.token_ids), self._tools)
+        decision = choose(answer, seen.legal, request.choices, self._numbers, taken=self._taken, seed=seed)
+        self._taken[decision.action] += 1
+        return decision
 
 
 async def live(task: LifeTask, environment: Environment, codec: Codec, ask: Ask, run_seed: int) -> LifeRecord:
@@ -73,11 +65,12 @@ async def live(task: LifeTask, environment: Environment, codec: Codec, ask: Ask,
     The world is reset with the task's seed; the record depends on nothing but the task and the engine's answers.
     """
     world = Guard(environment)
-    mind = Mind(task, codec, ask, run_seed, world)
+    mind = Mind(task, codec, run_seed, world)
     record = LifeRecord(task, sources=mind.sources)
     seen = world.reset(task.world_seed)
     for step in range(world.horizon):
-        request, decision, seed = await mind.decide(seen, step)
+        request, seed = mind.ask(seen, step)
+        decision = mind.decide(seen, request, await ask(request), seed)
         world.pay(step, len(request.prompt_ids), len(decision.token_ids))
         outcome = world.step(step, decision.action)
         record.add(seen, request, decision, seed, outcome.observation.energy, world.state(step))
@@ -96,11 +89,11 @@ async def live_together(
 
     Raises as `live`. All living seats decide at the same time; who answers first makes no difference.
     """
-    party = _Party(tasks, SharedGuard(environment), codec, ask, run_seed)
+    party = _Party(tasks, SharedGuard(environment), codec, run_seed)
     for turn in range(party.world.horizon):
         if not party.seen:
             break
-        await party.move(turn)
+        await party.move(turn, ask)
     party.survive()
     return party.records
 
@@ -108,27 +101,30 @@ async def live_together(
 class _Party:
     """The agents of one instance."""
 
-    def __init__(self, tasks: Sequence[LifeTask], world: SharedGuard, codec: Codec, ask: Ask, run_seed: int) -> None:
+    def __init__(self, tasks: Sequence[LifeTask], world: SharedGuard, codec: Codec, run_seed: int) -> None:
         self.world = world
         self.records: list[LifeRecord] = []
         self._minds: list[Mind] = []
-        self._mind: Callable[[LifeTask], Mind] = lambda task: Mind(task, codec, ask, run_seed, world)
+        self._mind: Callable[[LifeTask], Mind] = lambda task: Mind(task, codec, run_seed, world)
         self._descendants: dict[tuple[str, int], int] = {}
         self.seen: dict[int, Observation] = {}
         """What each living seat sees now."""
         for task, observation in zip(tasks, world.reset(tasks[0].world_seed, len(tasks)), strict=True):
             self._sit(LifeRecord(task, seat=len(self.records)), observation)
 
-    async def move(self, turn: int) -> None:
+    async def move(self, turn: int, ask: Ask) -> None:
         """One turn of everybody who lives."""
-        world, seen, records = self.world, self.seen, self.records
+        world, seen, records, minds = self.world, self.seen, self.records, self._minds
         seats = sorted(seen)
-        decided = await asyncio.gather(
-            *(self._minds[seat].decide(seen[seat], len(records[seat].action)) for seat in seats)
-        )
+        asked = [minds[seat].ask(seen[seat], len(records[seat].action)) for seat in seats]
+        answers = await asyncio.gather(*(ask(request) for request, _ in asked))
+        decided = [
+            (request, minds[seat].decide(seen[seat], request, answer, seed), seed)
+            for seat, (request, seed), answer in zip(seats, asked, answers, strict=True)
+        ]
         for seat, (request, decision, _) in zip(seats, decided, strict=True):
             world.pay(seat, turn, len(request.prompt_ids), len(decision.token_ids))
-        moved = world.step(turn, {seat: one[1].action for seat, one in zip(seats, decided, strict=True)})
+        moved = world.step(turn, {seat: decision.action for seat, (_, decision, _) in zip(seats, decided, strict=True)})
         self.seen = {}
         for seat, (request, decision, seed) in zip(seats, decided, strict=True):
             outcome = moved.outcomes[seat]

@@ -222,14 +222,10 @@ class Line:
 def _call(requests: Sequence[CompletionRequest]) -> bytes:
     return _ENCODER.encode(
         [
-            _Asked(_ids(one.prompt_ids), one.adapter, one.choices, one.max_tokens, one.temperature, one.seed)
+            _Asked(one.prompt_bytes(), one.adapter, one.choices, one.max_tokens, one.temperature, one.seed)
             for one in requests
         ]
     )
-
-
-def _ids(prompt: Sequence[int]) -> bytes:
-    return (prompt if isinstance(prompt, array) else array("i", prompt)).tobytes()
 
 
 def _asked(call: bytes) -> list[CompletionRequest]:

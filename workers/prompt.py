@@ -5,6 +5,7 @@ agent wrote is encoded as plain text and can never become a control token, whate
 """
 
 import json
+import sys
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,6 +18,8 @@ from workers.engine import ModelDescription
 
 BYTES = "bytes"
 """The tokenizer whose ids are UTF-8 bytes; the n-th action is the id 256 + n."""
+_UTF_32 = f"utf-32-{sys.byteorder[0]}e"
+"""Without a byte order mark."""
 
 
 class Codec:
@@ -32,7 +35,7 @@ class Codec:
 
     def prompt(self, system: str, user: str) -> "array[int]":
         """Token ids, int32, of one system turn, one user turn and the opening of the answer."""
-        return self._prefix(system) + array("i", self._encode(user)) + self._before_answer
+        return self._prefix(system) + self._encode(user) + self._before_answer
 
     def choices(self, actions: Sequence[str]) -> tuple[int, ...]:
         """First token of each action where it starts the answer, in order.
@@ -52,10 +55,11 @@ class Codec:
             return bytes(token for token in ids if token < 256).decode(errors="replace")
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> "array[int]":
         if self._tokenizer is None:
-            return list(text.encode())
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            # Of ASCII, UTF-32 is the array itself.
+            return array("i", text.encode(_UTF_32) if text.isascii() else list(text.encode()))
+        return array("i", self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _encode_prefix(self, system: str) -> "array[int]":
         return array("i", (*self._description.before_system, *self._encode(system), *self._description.before_user))

@@ -4,6 +4,8 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
+from operator import attrgetter
 from time import monotonic
 from typing import Any
 
@@ -143,9 +145,7 @@ def to_tables(records: Sequence[LifeRecord], *, run: str, world: str, engine: st
 
 def id_lists(lists: Sequence[Sequence[int]]) -> pa.ListArray:
     """Lists of token ids as Arrow has them; far faster than it is itself where the ids are arrays."""
-    flat = array("i")
-    for ids in lists:
-        flat.extend(ids)
+    flat = b"".join([ids if isinstance(ids, array) else array("i", ids) for ids in lists])
     ends = np.cumsum([0, *map(len, lists)], dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(np.frombuffer(flat, np.int32)))
 
@@ -154,7 +154,7 @@ def _steps(records: Sequence[LifeRecord], run: str, engine: str) -> pa.Table:
     counts = [len(record.action) for record in records]
     total = sum(counts)
     columns: dict[str, Any] = {
-        name: [value for record in records for value in getattr(record, name)] for name in _PER_STEP
+        name: list(chain.from_iterable(map(attrgetter(name), records))) for name in _PER_STEP
     }
     columns["prompt_ids"] = id_lists(columns["prompt_ids"])
     columns["run"] = pa.repeat(run, total)

@@ -6,10 +6,10 @@ nothing; how well it plays is chance.
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b, sha256
+from math import exp, log
 from pathlib import Path
 from time import monotonic
 
@@ -27,7 +27,7 @@ from workers.prompt import BYTES
 MODULE = "scripted.policy"
 OUT, IN = 16, 32
 CARD = BaseModelCard(
-    id="scripted", sha256=sha256(b"forager scripted engine 1").hexdigest(), modules={MODULE: (OUT, IN)}
+    id="scripted", sha256=sha256(b"forager scripted engine 2").hexdigest(), modules={MODULE: (OUT, IN)}
 )
 BASE_SCALE = 0.25
 """Standard deviation of the logits without an adapter: close to uniform play."""
@@ -53,7 +53,7 @@ class ScriptedEngine:
         """`adapter_path` gives the local directory of an adapter by its id."""
         self._capacity = config.capacity
         self._adapter_path = adapter_path
-        self._policies: dict[str | None, Array] = {None: np.zeros((OUT, IN))}
+        self._policies: dict[str, Array] = {}
         self._seconds = config.seconds
         self._busy = asyncio.Lock()
         self._waiting = 0
@@ -64,7 +64,7 @@ class ScriptedEngine:
 
     async def load(self, adapters: Sequence[str | None]) -> None:
         """Reads the adapters' weight changes. Raises UsageError for other modules, AdapterRefused for bad files."""
-        policies: dict[str | None, Array] = {None: np.zeros((OUT, IN))}
+        policies: dict[str, Array] = {}
         for adapter in dict.fromkeys(adapters):
             if adapter is not None:
                 known = self._policies.get(adapter)
@@ -86,11 +86,12 @@ class ScriptedEngine:
             async with self._busy:
                 await asyncio.sleep(self._seconds * len(requests))
         began, known = monotonic(), self._stats
-        prompts = [np.asarray(request.prompt_ids, "<i8").tobytes() for request in requests]
+        prompts = [request.prompt_bytes() for request in requests]
         logits = _noise(prompts)
-        places: dict[str | None, list[int]] = {}
+        places: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
-            places.setdefault(request.adapter, []).append(place)
+            if request.adapter is not None:
+                places.setdefault(request.adapter, []).append(place)
         for adapter, mine in places.items():
             logits[mine] += _tilt([prompts[place] for place in mine], self._policy(adapter))
         answers = [
@@ -117,7 +118,7 @@ class ScriptedEngine:
         a, b = weights.factors[MODULE]
         return np.asarray(weights.scale * (b.astype(np.float64) @ a.astype(np.float64)))
 
-    def _policy(self, adapter: str | None) -> Array:
+    def _policy(self, adapter: str) -> Array:
         try:
             return self._policies[adapter]
         except KeyError as error:
@@ -127,7 +128,10 @@ class ScriptedEngine:
         """Free text: letters and at last the end, each from logits that depend on the prompt and on where it stands."""
         digest = blake2b(prompt).digest()
         places = [digest + place.to_bytes(8, "little") for place in range(request.max_tokens)]
-        scores = _log_softmax((_noise(places) + _tilt(places, self._policy(request.adapter))) / request.temperature)
+        logits = _noise(places)
+        if request.adapter is not None:
+            logits += _tilt(places, self._policy(request.adapter))
+        scores = _log_softmax(logits / request.temperature)
         draws = rng(request.seed, "text").random((request.max_tokens, 1))
         drawn = (np.cumsum(np.exp(scores), axis=1) <= draws).sum(axis=1).clip(max=OUT - 1)
         tokens = [ord("a") + index if index < OUT - 1 else END for index in drawn.tolist()]
@@ -137,14 +141,14 @@ class ScriptedEngine:
 
 def _noise(prompts: Sequence[bytes]) -> Array:
     """Logits without an adapter, of shape [prompts, OUT]; each row depends on its own prompt only."""
-    noise = np.frombuffer(b"".join(blake2b(data, digest_size=2 * OUT).digest() for data in prompts), "<u2")
+    noise = np.frombuffer(b"".join([blake2b(data, digest_size=2 * OUT).digest() for data in prompts]), "<u2")
     # 12**0.5 makes the uniform noise one wide in standard deviation.
     return np.asarray((noise.reshape(-1, OUT) / 65535 - 0.5) * (12**0.5 * BASE_SCALE))
 
 
 def _tilt(prompts: Sequence[bytes], policy: Array) -> Array:
     """What a policy, of shape [OUT, IN], adds to the logits; each row depends on its own prompt only."""
-    tails = b"".join(blake2b(data[-8 * WINDOW :], digest_size=IN // 8).digest() for data in prompts)
+    tails = b"".join([blake2b(data[-4 * WINDOW :], digest_size=IN // 8).digest() for data in prompts])
     signs = np.unpackbits(np.frombuffer(tails, np.uint8)).reshape(-1, 1, IN) * 2.0 - 1.0
     # A matrix product might round a row differently beside other rows.
     return np.asarray((policy * signs).sum(axis=-1))
@@ -153,10 +157,11 @@ def _tilt(prompts: Sequence[bytes], policy: Array) -> Array:
 def _choose(row: Array, request: CompletionRequest) -> Completion:
     # Plain floats: for a handful of choices numpy's calls cost more than the arithmetic.
     logits: list[float] = row.tolist()
-    chosen = [logits[index % OUT] for index in range(len(request.choices))]
+    count = len(request.choices)
+    chosen = (logits * -(-count // OUT))[:count]
     highest = max(chosen)
-    total = highest + math.log(sum(math.exp(logit - highest) for logit in chosen))
-    return Completion(choice_logprobs=tuple(logit - total for logit in chosen))
+    total = highest + log(sum([exp(logit - highest) for logit in chosen]))
+    return Completion(choice_logprobs=tuple([logit - total for logit in chosen]))
 
 
 def _log_softmax(logits: Array) -> Array:
