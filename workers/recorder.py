@@ -153,9 +153,7 @@ def id_lists(lists: Sequence[Sequence[int]]) -> pa.ListArray:
 def _steps(records: Sequence[LifeRecord], run: str, engine: str) -> pa.Table:
     counts = [len(record.action) for record in records]
     total = sum(counts)
-    columns: dict[str, Any] = {
-        name: list(chain.from_iterable(map(attrgetter(name), records))) for name in _PER_STEP
-    }
+    columns: dict[str, Any] = {name: list(chain.from_iterable(map(attrgetter(name), records))) for name in _PER_STEP}
     columns["prompt_ids"] = id_lists(columns["prompt_ids"])
     columns["run"] = pa.repeat(run, total)
     names = [" ".join((engine, *sorted(record.sources))) for record in records]
