@@ -19,6 +19,8 @@ from telemetry.journal import Journal
 from telemetry.store import open_store
 from tests.forager import ROOT, SMOKE, command, environment
 
+MEMORY_EVERY = 4
+"""Samples: to add up the pages of all processes takes a tenth of a second of a processor that they could use."""
 CORES = len(os.sched_getaffinity(0))
 GENERATIONS = {100: 30, 1000: 6, 10_000: 3}
 """By lives at the same time: enough for steps to be many."""
@@ -36,10 +38,10 @@ class Sample:
     all: float
     """Of all processes."""
     bytes: int
-    """Memory, pages shared between processes counted once."""
+    """Memory, pages shared between processes counted once; 0 where nobody looked."""
 
 
-def sample(pid: int, journal: Path) -> Sample:
+def sample(pid: int, journal: Path, *, memory: bool) -> Sample:
     """What there is of a process, its descendants and the journal."""
     seconds, size = {}, 0
     family = [psutil.Process(pid)]
@@ -48,7 +50,7 @@ def sample(pid: int, journal: Path) -> Sample:
         try:
             times = process.cpu_times()
             seconds[process.pid] = times.user + times.system
-            size += process.memory_full_info().pss
+            size += process.memory_full_info().pss if memory else 0
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     entries = len(list(journal.glob("*.json"))) if journal.is_dir() else 0
@@ -72,7 +74,8 @@ def measure(lives: int) -> dict[str, float]:
             command("run", SMOKE, "--store", store, *overrides), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
         ) as driver:
             while driver.poll() is None:
-                samples.append(sample(driver.pid, Path(store, "smoke", "journal")))
+                memory = len(samples) % MEMORY_EVERY == 0
+                samples.append(sample(driver.pid, Path(store, "smoke", "journal"), memory=memory))
                 time.sleep(0.5)
         assert driver.returncode == 0, driver.returncode
         entries = Journal(open_store(Path(store) / "smoke")).read()

@@ -149,9 +149,9 @@ def _noise(prompts: Sequence[bytes]) -> Array:
 def _tilt(prompts: Sequence[bytes], policy: Array) -> Array:
     """What a policy, of shape [OUT, IN], adds to the logits; each row depends on its own prompt only."""
     tails = b"".join([blake2b(data[-4 * WINDOW :], digest_size=IN // 8).digest() for data in prompts])
-    signs = np.unpackbits(np.frombuffer(tails, np.uint8)).reshape(-1, 1, IN) * 2.0 - 1.0
-    # A matrix product might round a row differently beside other rows.
-    return np.asarray((policy * signs).sum(axis=-1))
+    signs = np.unpackbits(np.frombuffer(tails, np.uint8)).reshape(-1, IN) * 2.0 - 1.0
+    # Not `@`: a BLAS might round a row differently beside other rows.
+    return np.asarray(np.einsum("oi,pi->po", policy, signs))
 
 
 def _choose(row: Array, request: CompletionRequest) -> Completion:
