@@ -13,7 +13,7 @@ from orchestrator.scale_plant import Plant
 
 CHUNK = 16
 """As `workers.placement.CHUNK`, which importing would take long; so are ..."""
-PARTS = 128
+PARTS = 32
 SPREAD = 4
 """... these."""
 

@@ -16,7 +16,7 @@ from workers.work import Batch, Party, Work
 
 CHUNK = 16
 """Lives per call to an agent: small enough for steady reports, large enough that calls cost nothing beside a model."""
-PARTS = 128
+PARTS = 32
 """Calls that fill an agent, at most, one with room for thousands: without a model even large calls are short."""
 SPREAD = 4
 """Agents among which an engine's lives are divided, at least, where there are so many."""
