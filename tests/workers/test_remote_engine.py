@@ -327,7 +327,7 @@ def test_probabilities_of_texts_are_checked_too(room: Machines) -> None:
 
 def scores_at(served: Served, prompt: list[int], temperature: float) -> dict[int, float]:
     """By token: what the scripted rule gives to the next one, where the first three stand before the text."""
-    digest = blake2b(np.asarray(prompt[:3], "<i4").tobytes()).digest()
+    digest = blake2b(np.asarray(prompt[:3], "<i8").tobytes()).digest()
     place = digest + (len(prompt) - 3).to_bytes(8, "little")
     [row] = scripted._log_softmax(scripted._noise([place]) / temperature)
     return {ord("a") + index if index < scripted.OUT - 1 else END: float(one) for index, one in enumerate(row)}
