@@ -15,7 +15,6 @@ import time
 import tracemalloc
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import count, cycle, islice
 from pathlib import Path
 from statistics import fmean
@@ -24,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
+from msgspec.structs import replace
 
 from orchestrator.diversity import diversity
 from orchestrator.experience import experience

@@ -19,12 +19,12 @@ import termios
 import time
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import psutil
 import pyarrow as pa
+from msgspec.structs import replace
 
 from orchestrator.following import Follower
 from orchestrator.generation import Publish, Rooms, run_generation
