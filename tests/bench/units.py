@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Sequence
 from itertools import count, cycle, islice
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +31,7 @@ from orchestrator.fitness import bootstrap_interval
 from orchestrator.rooms import tasks
 from orchestrator.run import Run, create
 from orchestrator.scale_costs import SHIPPED
-from telemetry.ledger import Ledger
+from telemetry.ledger import Ledger, Receipt
 from telemetry.records import Individual, LifeKey, LifeSummary
 from telemetry.seeds import rng, world_seed
 from telemetry.store import open_store
@@ -58,6 +58,7 @@ from workers.config import EnvironmentConfig, ScriptedEngineConfig
 from workers.engines.scripted import CARD, ScriptedEngine, description
 
 FEW, MANY = 16, 2048
+FLUSHES = 7
 """Lives in a flush."""
 
 
@@ -115,17 +116,23 @@ def write(tables: Tables, folder: Path) -> Figures:
     """Flushes of few and of many lives into a ledger on this disk: what a row costs, and what a flush."""
     steps, _ = tables
     few = tuple(table.filter(pc.less(table["life"], FEW)) for table in tables)
-    ledger, seconds = Ledger(open_store(folder)), []
-    for batch in (few, few, tables):
+    ledger = Ledger(open_store(folder))
+    ledger.append(*few, uuid.uuid4().hex)
+
+    def flushed(batch: Tables) -> tuple[float, Receipt]:
         begin = time.process_time()
         receipt = ledger.append(*batch, uuid.uuid4().hex)
-        seconds.append(time.process_time() - begin)
+        return time.process_time() - begin, receipt
+
+    small, large = ([flushed(batch) for _ in range(FLUSHES)] for batch in (few, tables))
+    receipt = large[0][1]
     sizes = {name: sum(one.size for one in receipt.files if f"/{name}/g" in one.key) for name in ("steps", "lives")}
-    row = (seconds[2] - seconds[1]) / (steps.num_rows - few[0].num_rows)
+    flush, flush_all = (median(seconds for seconds, _ in several) for several in (small, large))
+    row = (flush_all - flush) / (steps.num_rows - few[0].num_rows)
     return {
         "sink": {
             "row_seconds": row,
-            "flush_seconds": max(0.0, seconds[1] - row * few[0].num_rows),
+            "flush_seconds": max(0.0, flush - row * few[0].num_rows),
             "row_memory": steps.nbytes / steps.num_rows,
             "row_bytes": sizes["steps"] / steps.num_rows,
             "life_row_bytes": sizes["lives"] / LIVES,
