@@ -40,8 +40,8 @@ HAZARD = 0.05
 """About nineteen steps a life."""
 NODES = (1, 3, 10, 30, 100, 300, 1000)
 KINDS = {
-    "an engine of 15 decisions/s, an agent for each": (0.067, 1),
-    "an engine of 15 decisions/s, an agent for 100 of them": (0.067, 100),
+    "an engine of 30 decisions/s, an agent for each": (0.033, 1),
+    "an engine of 30 decisions/s, an agent for 100 of them": (0.033, 100),
     "an engine of 1,000 decisions/s, an agent for each": (0.001, 1),
     "an engine of 1,000 decisions/s, an agent for 10 of them": (0.001, 10),
 }
