@@ -1,8 +1,9 @@
 """Decisions per second of individuals with adapters of their own through the whole stack, and of raw vLLM.
 
-`ours DIR [COUNT LIVES [REMEMBER [ALIKE]]]` lives 32 lives of each of four individuals on Ray, or as many as said, and
-commits every row to a ledger in DIR; with REMEMBER 0 every decision is computed, with ALIKE 1 all have one strategy, so
-that a decision costs the same however many they are.
+`ours DIR [COUNT LIVES [REMEMBER [ALIKE]]] [KEY=VALUE ...]` lives 32 lives of each of four individuals on Ray, or as
+many as said, and commits every row to a ledger in DIR; with REMEMBER 0 every decision is computed, with ALIKE 1 all have
+one strategy, so that a decision costs the same however many they are; `engine.serving=merged` and the like change the
+run file.
 `raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the untouched model: individual by individual all at
 once, and step by step, as lives need their answers.
 """
@@ -11,6 +12,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,12 @@ CLONING = "trainer.objective={kind: sft, baseline: both, trace: 0.5, max_example
 
 
 def configuration(
-    count: int = COUNT, lives: int = LIVES, remember: int | None = None, alike: bool = False
+    count: int = COUNT,
+    lives: int = LIVES,
+    remember: int | None = None,
+    alike: bool = False,
+    *,
+    settings: Sequence[str] = (),
 ) -> RunConfig:
     """The demo's, with behaviour cloning, which raw TRL has as well, and no metrics port."""
     shape = [f"population.size={count}", f"population.lives={lives}", f"engine.max_adapters={max(8, count)}"]
@@ -47,7 +54,7 @@ def configuration(
         shape.append(f"engine.remember={remember}")
     if alike:
         shape.append('population.founders=[{name: one, strategy: "Eat berries here; walk to food.", epsilon: 0.6}]')
-    return load(ROOT / "deploy" / "runs" / "demo.yaml", [*shape, CLONING, "metrics.enabled=false"])
+    return load(ROOT / "deploy" / "runs" / "demo.yaml", [*shape, CLONING, "metrics.enabled=false", *settings])
 
 
 def with_adapters(run: Run, card: BaseModelCard) -> list[Individual]:
@@ -64,10 +71,16 @@ def with_adapters(run: Run, card: BaseModelCard) -> list[Individual]:
 
 
 def ours(
-    directory: Path, count: int = COUNT, lives: int = LIVES, remember: int | None = None, alike: bool = False
+    directory: Path,
+    count: int = COUNT,
+    lives: int = LIVES,
+    remember: int | None = None,
+    alike: bool = False,
+    *,
+    settings: Sequence[str] = (),
 ) -> dict[str, float]:
     """Wall time of living all lives, every individual with weights of its own, rows committed."""
-    config = configuration(count, lives, remember, alike)
+    config = configuration(count, lives, remember, alike, settings=settings)
     model = find_model(config)
     run = create(open_store(directory), config, model.card)
     individuals = with_adapters(run, model.card)
@@ -166,4 +179,7 @@ def _steps(directory: Path) -> pa.Table:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"ours": ours, "raw": raw}[sys.argv[1]](Path(sys.argv[2]), *map(int, sys.argv[3:]))))
+    kind, place, *rest = sys.argv[1:]
+    numbers = [int(one) for one in rest if "=" not in one]
+    settings = [one for one in rest if "=" in one]
+    print(json.dumps(raw(Path(place)) if kind == "raw" else ours(Path(place), *numbers, settings=settings)))

@@ -58,8 +58,9 @@ from workers.config import EnvironmentConfig, ScriptedEngineConfig
 from workers.engines.scripted import CARD, ScriptedEngine, description
 
 FEW, MANY = 16, 2048
-FLUSHES = 7
 """Lives in a flush."""
+FLUSHES = 7
+"""Of each size; the median counts."""
 
 
 class Recording:

@@ -274,8 +274,7 @@ def test_free_text_ends_with_the_turn_and_tells_the_probabilities_it_was_drawn_w
             logits = model(torch.tensor([[*request.prompt_ids, *answer.token_ids]])).logits[0]
         scores = torch.log_softmax(logits[-answer.tokens - 1 : -1] / request.temperature, dim=-1)
         expected = scores.gather(1, torch.tensor([answer.token_ids]).T)[:, 0].numpy()
-        # The end's weights are six times the others', and so is what rounding does to it.
-        assert np.allclose(answer.logprobs, expected, atol=1e-2)
+        assert np.allclose(answer.logprobs, expected, atol=2e-3)
 
 
 def test_weights_change_between_requests_already_made_and_later_ones(merged):
