@@ -2,8 +2,8 @@
 
 `ours DIR [COUNT LIVES [REMEMBER [ALIKE]]] [KEY=VALUE ...]` lives 32 lives of each of four individuals on Ray, or as
 many as said, and commits every row to a ledger in DIR; with REMEMBER 0 every decision is computed, with ALIKE 1 all
-have one strategy, so that a decision costs the same however many they are; `engine.serving=merged` and the like change the
-run file.
+have one strategy, so that a decision costs the same however many they are; `engine.serving=merged` and the like
+change the run file.
 `raw DIR` feeds the recorded prompts to `vllm.LLM.generate` of the untouched model: individual by individual all at
 once, and step by step, as lives need their answers.
 """
