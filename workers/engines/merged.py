@@ -33,22 +33,49 @@ class MergedWeights:
         self._dtype = dtype
         self._tensors: dict[str, Any] = {}
         self._merged: dict[str, Any] = {}
+        self._exact: dict[tuple[int, ...], Any] = {}
         for file in files:
             with safe_open(file, framework="pt") as checkpoint:
                 for name in filter(_IN_LAYER.search, checkpoint.keys()):
                     self._tensors[name] = checkpoint.get_tensor(name)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights, [out, in] where they are matrices, by module."""
+        ends = ".weight"
+        return {
+            name.removesuffix(ends): tuple(tensor.shape)
+            for name, tensor in self._tensors.items()
+            if name.endswith(ends)
+        }
+
     def tensors(self, adapter: LoraWeights | None) -> Iterable[tuple[str, Any]]:
-        """(name, tensor) of all layers; `W + alpha/rank * B @ A` in float32 where the adapter changes it.
+        """(name, tensor) of all layers, changed by the adapter.
 
         The tensors are to be copied before the next call, which may write into them.
         """
-        changes = {} if adapter is None else {f"{module}.weight": pair for module, pair in adapter.factors.items()}
-        scale = 1.0 if adapter is None else adapter.scale
+        changed = {} if adapter is None else {f"{module}.weight": module for module in adapter.factors}
         return (
-            (name, self._merge(name, scale, *changes[name]) if name in changes else tensor)
+            (name, self._merge(name, changed[name], adapter) if name in changed else tensor)
             for name, tensor in self._tensors.items()
         )
+
+    def fill(self, module: str, adapter: LoraWeights | None, matrix: Any) -> None:
+        """Writes `W + alpha/rank * B @ A` into `matrix` [out, in], from float32; `W` if the adapter leaves it alone."""
+        import torch
+
+        base = self._tensors[f"{module}.weight"]
+        if adapter is None or module not in adapter.factors:
+            matrix.copy_(base)
+            return
+        a, b = map(torch.from_numpy, adapter.factors[module])
+        if matrix.dtype == torch.float32:
+            matrix.copy_(base).addmm_(b, a, alpha=adapter.scale)
+        else:
+            # Kept for the next: the system takes longer to hand out fresh memory than the arithmetic does.
+            exact = self._exact.get(base.shape)
+            if exact is None:
+                exact = self._exact[base.shape] = torch.empty_like(base, dtype=torch.float32)
+            matrix.copy_(exact.copy_(base).addmm_(b, a, alpha=adapter.scale))
 
     def check(self, name: str, adapter: LoraWeights) -> None:
         """Raises UsageError when the adapter called `name` changes what the model does not have, or in other shapes."""
@@ -57,16 +84,14 @@ class MergedWeights:
             if base is None or a.shape[0] != b.shape[1] or (b.shape[0], a.shape[1]) != tuple(base.shape):
                 raise UsageError(f"adapter {name}: it changes {module} in a shape that the model does not have")
 
-    def _merge(self, name: str, scale: float, a: Any, b: Any) -> Any:
+    def _merge(self, name: str, module: str, adapter: LoraWeights | None) -> Any:
         import torch
 
-        base = self._tensors[name]
-        # Kept for the next adapter: the system takes longer to hand out fresh memory than the arithmetic does.
         merged = self._merged.get(name)
         if merged is None:
-            merged = self._merged[name] = torch.empty_like(base, dtype=torch.float32)
-        merged.copy_(base)
-        return merged.addmm_(torch.from_numpy(b), torch.from_numpy(a), alpha=scale).to(self._dtype)
+            merged = self._merged[name] = torch.empty_like(self._tensors[name], dtype=self._dtype)
+        self.fill(module, adapter, merged)
+        return merged
 
 
 class MergedServing:
@@ -80,9 +105,16 @@ class MergedServing:
     ) -> None:
         import torch
 
+        from workers.engines.packed import PackedLayers
+
         self._engine = engine
         self._adapter_path = adapter_path
-        self._base = MergedWeights(directory, getattr(torch, arithmetic(config)))
+        dtype = getattr(torch, arithmetic(config))
+        self._base = MergedWeights(directory, dtype)
+        [self._packed] = engine.apply_model(
+            lambda model: PackedLayers(model, self._base.shapes(), dtype, self._base.fill)
+        )
+        self._placed: LoraWeights | None = None
         self._working: dict[str | None, LoraWeights | None] = {None: None}
         self._serving: str | None = None
         # It warns of every module outside the layers, which are left as they are on purpose.
@@ -96,9 +128,14 @@ class MergedServing:
         return adapter == self._serving
 
     def switch(self, adapter: str | None) -> None:
-        tensors = self._base.tensors(self._working[adapter])
-        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
-        self._serving = adapter
+        weights = self._working[adapter]
+        changed = {module for one in (self._placed, weights) if one is not None for module in one.factors}
+        if self._packed.cover(changed):
+            self._packed.put(weights, changed)
+        else:
+            tensors = self._base.tensors(weights)
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": tensors})
+        self._serving, self._placed = adapter, weights
 
     def load(self, adapters: Sequence[str | None]) -> None:
         self._working = {name: self._known_or_read(name) for name in adapters}
