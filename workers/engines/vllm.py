@@ -20,6 +20,7 @@ from telemetry.foreign import Teller
 from telemetry.records import BaseModelCard
 from workers.config import VllmEngineConfig
 from workers.engine import MAX_CHOICES, Completion, CompletionRequest, EngineFailure, EngineStats, ModelDescription
+from workers.engines.batches import Line
 from workers.engines.chat import description, end_of_turn
 from workers.engines.loop import CoreThread
 from workers.engines.memo import Memo
@@ -102,8 +103,11 @@ class _VllmCore:
         else:
             self._weights = UnmergedServing(self._engine, config, adapter_path)
         self._requests: dict[str, CompletionRequest] = {}
-        self._added: list[str] = []
-        """Of those, the ones that vLLM has not been given yet."""
+        """All that are unanswered."""
+        self._given = 0
+        """How many of them vLLM has."""
+        self._size = config.max_sequences
+        self._line = Line(self._size)
         self._prompt_tokens = self._cached_tokens = 0
 
     def busy(self) -> bool:
@@ -122,14 +126,14 @@ class _VllmCore:
 
     def add(self, name: str, request: CompletionRequest) -> None:
         self._requests[name] = request
-        self._added.append(name)
+        self._line.add(name, request.adapter)
 
     def step(self) -> list[tuple[str, Completion]]:
-        # Individual by individual: weights are multiplied by what lies together in a batch.
-        for name in sorted(self._added, key=lambda name: self._requests[name].adapter or ""):
+        for name in self._line.take(self._size - self._given):
             self._give(name, self._requests[name])
-        self._added.clear()
+            self._given += 1
         finished = [output for output in self._engine.step() if output.finished]
+        self._given -= len(finished)
         return [(output.request_id, self._read(output)) for output in finished]
 
     def tokens(self) -> tuple[int, int]:
