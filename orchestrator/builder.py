@@ -15,6 +15,7 @@ from orchestrator.config import RunConfig
 from telemetry import model_copies, models
 from telemetry.actors import Place, own_address
 from telemetry.adapters import Shelf
+from telemetry.allocation import TENSORS
 from telemetry.member import Member
 from telemetry.records import BaseModelCard
 from telemetry.remote import RemoteLost
@@ -124,10 +125,11 @@ class Builder:
         build = partial(_build_trainer, config, self._model, self._store_url)
         host = partial(self._host, build, gpus=config.gpus_per_job, call_timeout=config.timeout)
         if config.workers == 1:
-            return await host(f"trainer-{index}")
+            return await host(f"trainer-{index}", environment=TENSORS)
         names = [f"trainer-{index}-{rank}" for rank in range(config.workers)]
         host = partial(host, together=names)
-        host = partial(host, environment={"GLOO_SOCKET_IFNAME": "lo"} if self._inside else None)
+        inside = {"GLOO_SOCKET_IFNAME": "lo"} if self._inside else {}
+        host = partial(host, environment=TENSORS | inside)
         return await join(names, host, "127.0.0.1" if self._inside else None)
 
     async def _host(

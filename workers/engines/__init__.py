@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from telemetry.allocation import TENSORS
 from telemetry.failures import UsageError
 from telemetry.records import BaseModelCard
 from workers.config import ScriptedEngineConfig, VllmEngineConfig
@@ -80,11 +81,9 @@ def environment(config: AnyEngineConfig) -> dict[str, str]:
     if isinstance(config, RemoteEngineConfig):
         return {"HF_HUB_OFFLINE": "1"}
     return {
+        **TENSORS,
         "GLOO_SOCKET_IFNAME": "lo",
         "HF_HUB_OFFLINE": "1",
-        "MALLOC_ARENA_MAX": "1",
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
         "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # Only workers of a model spread over several GPUs are waited for; the default is 300.

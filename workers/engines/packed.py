@@ -54,7 +54,7 @@ class PackedLayers:
             linear.weight = torch.nn.Parameter(matrix, requires_grad=False)
             linear.quant_method.process_weights_after_loading(linear)
             if linear.weight.numel():
-                # It was not packed this time but kept: the next layer needs memory of its own.
+                # Not packed but kept, so that the next layer needs memory of its own.
                 del self._scratch[matrix.shape[0], matrix.shape[1]]
 
     def _filled(self, layer: _Layer, adapter: LoraWeights | None) -> Tensor:
