@@ -1,7 +1,8 @@
 """Multi-LoRA on a CPU: the low-rank products of a batch, adapter by adapter. Imports vLLM: for engine processes only.
 
 vLLM's own CPU kernels gather a copy of both factors for every token and take a token without an adapter for one of the
-last slot. Here the tokens of an adapter are multiplied together, and those without one are left alone.
+last slot. Here the tokens of an adapter are multiplied together, and those without one are left alone. Nor does an
+adapter that passed the gate change embeddings or the output head, for which vLLM would multiply all the same.
 """
 
 from collections.abc import Sequence
@@ -47,6 +48,12 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]
                 start += size
             if isinstance(rows, Tensor):
                 y[rows] = changed
+
+    def add_lora_embedding(self, *args: Any, **kwargs: Any) -> None:
+        """No adapter has any."""
+
+    def add_lora_logits(self, *args: Any, **kwargs: Any) -> None:
+        """No adapter has any."""
 
 
 def groups(slots: Tensor) -> list[tuple[int, Rows]]:
