@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from orchestrator.cluster import Start
 from orchestrator.config import RunConfig
+from orchestrator.serving_choice import served
 from telemetry import model_copies, models
 from telemetry.actors import Place, own_address
 from telemetry.adapters import Shelf
@@ -98,7 +99,7 @@ class Builder:
         return TrainerPool(self._config.trainer, spawn=self._trainer)
 
     async def _engine(self, index: int) -> Any:
-        config = self._config.engine
+        config = served(self._config).engine
         build = partial(_build_engine, config, self._model, self._store_url, keys=self._keys, inside=self._inside)
         gpus = config.gpus if isinstance(config, VllmEngineConfig) else 0.0
         environment = engines.environment(config)

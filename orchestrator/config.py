@@ -239,7 +239,7 @@ class RunConfig(Config):
             raise ValueError(f"trainer.workers: got {self.trainer.workers}, expected 1 with ray.executor 'inprocess'")
         if (
             isinstance(self.engine, VllmEngineConfig)
-            and self.engine.serving == "lora"
+            and (self.engine.serving == "lora" or (self.engine.serving == "auto" and self.engine.gpus))
             and self.trainer.lora.rank > self.engine.max_rank
         ):
             raise ValueError(

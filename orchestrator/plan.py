@@ -1,69 +1,28 @@
 """What a run will take, from its run file alone: upper bounds, no heavy library loaded."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config import RunConfig
 from orchestrator.needs import engine_gpus, trainer_gpus
+from orchestrator.serving_choice import served
+from orchestrator.sight import look
 from telemetry.models import on_disk
-from workers.environment import is_shared
-from workers.guard import Guard, SharedGuard
-from workers.registry import make
+from workers.config import VllmEngineConfig
 
 BYTES_PER_PARAMETER = {"auto": 4, "bfloat16": 2, "float16": 2, "float32": 4}
-TOKENS_PER_CHARACTER = 0.3
-"""Rule of thumb for English chat prompts; the ledger records the exact numbers."""
-FRAME = 60
-"""Characters of a prompt that are neither the agent's instructions nor what it sees."""
-
-
-@dataclass(frozen=True)
-class Sight:
-    """What an agent in the run's world is shown, in tokens, and for how long."""
-
-    world: str
-    shared: bool
-    """All individuals live in one instance."""
-    horizon: int
-    told: float
-    """Rules and strategy: the same at every step."""
-    seen: float
-    """What the prompt adds at a step."""
-    said: int
-    """Decoded for a decision, at most: 0 for a choice, which ends with its prompt."""
-
-    @property
-    def prompt(self) -> float:
-        return self.told + self.seen
-
-
-def look(config: RunConfig) -> Sight:
-    """The world as it shows itself. Raises UsageError when it cannot be made, EnvironmentFailure when it is broken."""
-    made = make(config.environment.name, config.environment.settings)
-    world = SharedGuard(made) if is_shared(made) else Guard(made)
-    shared = isinstance(world, SharedGuard)
-    first = world.reset(0, config.population.size)[0] if isinstance(world, SharedGuard) else world.reset(0)
-    shown = len(world.rules) + max(len(founder.strategy) for founder in config.population.founders)
-    return Sight(
-        world=world.name,
-        shared=shared,
-        horizon=world.horizon,
-        told=shown * TOKENS_PER_CHARACTER,
-        seen=(len(first.text) + FRAME) * TOKENS_PER_CHARACTER,
-        said=0 if first.legal else first.max_tokens,
-    )
 
 
 def estimate(config: RunConfig) -> dict[str, Any]:
     """Sizes of a run: lives, decisions and tokens (at most), memory and devices.
 
     JSON keys: run, environment, horizon_steps, generations, individuals, lives_per_generation, decisions_at_most,
-    prompt_tokens_at_most, training_jobs_per_generation, engine, engines, agents, trainers, gpus,
-    model_gib (null when the model is not on this machine yet), memory_gib_at_least.
+    prompt_tokens_at_most, training_jobs_per_generation, engine, serving (null unless vLLM serves), engines, agents,
+    trainers, gpus, model_gib (null when the model is not on this machine yet), memory_gib_at_least.
     Raises UsageError when the world cannot be made, EnvironmentFailure when it is broken.
     """
-    sight, population = look(config), config.population
+    sight = look(config)
+    config, population = served(config, sight), config.population
     lives = population.size * population.lives
     decisions = lives * sight.horizon * config.generations
     model_bytes = weights(config)
@@ -78,6 +37,7 @@ def estimate(config: RunConfig) -> dict[str, Any]:
         "prompt_tokens_at_most": int(decisions * sight.prompt),
         "training_jobs_per_generation": births(config) if config.trainer.enabled else 0,
         "engine": config.engine.kind,
+        "serving": config.engine.serving if isinstance(config.engine, VllmEngineConfig) else None,
         "engines": config.engine.count,
         "agents": config.workers.agents,
         "trainers": config.trainer.jobs if config.trainer.enabled else 0,

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from orchestrator import scale_words
 from orchestrator.config import RunConfig
-from orchestrator.plan import Sight, births, engine_bytes, look, trainer_bytes, weights
+from orchestrator.plan import births, engine_bytes, trainer_bytes, weights
 from orchestrator.scale_costs import UnitCosts, left_out, value
 from orchestrator.scale_plant import Plant, Rolled
 from orchestrator.scale_queue import makespan
 from orchestrator.scale_rollout import roll_out
+from orchestrator.serving_choice import served
+from orchestrator.sight import Sight, look
 from telemetry.failures import UsageError
 from telemetry.models import on_disk
 from telemetry.seeds import rng
@@ -87,6 +89,7 @@ def predict(config: RunConfig, site: Site, costs: UnitCosts) -> dict[str, Any]:
     and EnvironmentFailure as `estimate`, and UsageError for more lives or engines than can be simulated.
     """
     sight, people = look(config), crew(config, site)
+    config = served(config, sight, costs)
     lives = config.population.size * config.population.lives
     if people.engines > MOST_ENGINES:
         raise UsageError(f"--engines-per-node: {people.engines} engines in all, expected at most {MOST_ENGINES}")

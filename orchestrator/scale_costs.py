@@ -60,6 +60,10 @@ class EngineCosts(Config):
     """Of one model engine with a full batch; only free text needs it, a choice ends with its prompt."""
     pass_seconds: Unknown
     """What one answer takes beyond its share of a full batch: a forward pass with next to nothing in it; null is 0."""
+    low_rank_share: Cost
+    """Time of an adapter's products for a token, unmerged, as a share of the model's own."""
+    adapter_seconds: Cost
+    """What a further adapter adds to an unmerged pass."""
     swap_seconds: Cost
     """Other adapters taken into service, without their way from the store."""
     call_seconds: Unknown

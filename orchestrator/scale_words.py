@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import RunConfig
-from orchestrator.plan import Sight
 from orchestrator.scale_costs import UnitCosts, value
 from orchestrator.scale_placement import chunk
 from orchestrator.scale_plant import Rolled
+from orchestrator.sight import Sight
 
 if TYPE_CHECKING:
     from orchestrator.scale import After, Crew, Site

@@ -31,9 +31,9 @@ class VllmEngineConfig(Config):
     """A vLLM engine in a Ray actor."""
 
     kind: Literal["vllm"] = "vllm"
-    serving: Literal["merged", "lora"] = "merged"
-    """`merged` puts one individual's weights in place at a time; `lora` serves many in one batch. On a CPU lora is
-    faster for many lineages with few lives that choose among actions, merged for long texts and few lineages."""
+    serving: Literal["auto", "merged", "lora"] = "auto"
+    """`merged` puts one individual's weights in place at a time; `lora` serves many in one batch. `auto` takes lora on
+    GPUs, and on a CPU whichever takes less time by costs that were measured; `forager plan` says which that is."""
     count: int = Field(default=1, ge=1, le=10_000)
     """Engines, each with its own copy of the base model."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"

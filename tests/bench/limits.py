@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from orchestrator.places import open_run
-from orchestrator.plan import look
 from orchestrator.runfile import load
 from orchestrator.scale import Site, decision_seconds, plant_of, predict
 from orchestrator.scale_costs import UnitCosts, shipped
 from orchestrator.scale_plant import Plant
 from orchestrator.scale_rollout import roll_out
+from orchestrator.sight import look
 from orchestrator.state import RunState
 from telemetry.ledger import Ledger
 from telemetry.store import Store

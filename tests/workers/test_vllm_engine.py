@@ -25,7 +25,9 @@ ACTIONS = ("north", "south", "east", "west", "eat", "rest")
 SYSTEM = "You live in a valley. Choose north, south, east, west, eat or rest. Gather food early and avoid wolves."
 END = 2
 """The token that ends a turn in SmolLM2's chat template."""
-CONFIG = VllmEngineConfig(dtype="float32", context=256, kv_cache_gib=0.1, max_sequences=16, max_batched_tokens=512)
+CONFIG = VllmEngineConfig(
+    serving="merged", dtype="float32", context=256, kv_cache_gib=0.1, max_sequences=16, max_batched_tokens=512
+)
 
 
 @pytest.fixture(scope="module")

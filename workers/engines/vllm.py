@@ -42,6 +42,8 @@ class VllmEngine:
         Set the variables of `workers.engines.environment` before the process imports torch. Raises UsageError for a
         model or configuration that vLLM cannot serve.
         """
+        if config.serving == "auto":
+            raise UsageError("engine.serving: got auto, expected merged or lora where an engine is built")
         if config.serving == "merged" and config.gpus > 1:
             raise UsageError("engine.serving: got merged on several GPUs, expected lora when engine.gpus > 1")
         capacity = 1 if config.serving == "merged" else config.max_adapters
