@@ -22,18 +22,14 @@ def served(config: RunConfig, sight: Sight | None = None, costs: UnitCosts | Non
     engine = config.engine
     if not isinstance(engine, VllmEngineConfig) or engine.serving != "auto":
         return config
-    if engine.gpus or not fits_unmerged(config):
-        serving = "lora" if engine.gpus else "merged"
+    if engine.gpus:
+        serving = "lora"
+    elif config.trainer.lora.rank > engine.max_rank:
+        serving = "merged"
     else:
         merged, lora = rollout_seconds(config, engine, sight or look(config), costs or shipped())
         serving = "lora" if lora < merged else "merged"
     return config.model_copy(update={"engine": engine.model_copy(update={"serving": serving})})
-
-
-def fits_unmerged(config: RunConfig) -> bool:
-    """True when the run's adapters may be served without merging."""
-    engine = config.engine
-    return isinstance(engine, VllmEngineConfig) and config.trainer.lora.rank <= engine.max_rank
 
 
 def rollout_seconds(config: RunConfig, engine: VllmEngineConfig, sight: Sight, costs: UnitCosts) -> tuple[float, float]:

@@ -32,6 +32,7 @@ LORA = LoraConfig(rank=4, alpha=8)
 TASK = job(("g000-000", None, 1.0), learning_rate=1e-2).model_copy(
     update={"teacher": Parent(individual="g000-003", adapter="teacher", weight=0.0)}
 )
+ALONE = -1
 COMMON = {"epochs": 1, "batch_size": 5, "lookahead": 1}
 OBJECTIVES: list[ObjectiveConfig] = [
     SftConfig(threshold=0.3, **COMMON),
@@ -83,6 +84,11 @@ def member(rank: int, size: int, port: int, model: Path, results: Any, shard: bo
     results.put((rank, [fit(config, model, group, shard=shard) for config in some(shard)]))
 
 
+def single(model: Path, results: Any, shard: bool) -> None:
+    """In a process of its own too: where vLLM was started before, a process keeps its number of threads."""
+    results.put((ALONE, [fit(config, model) for config in some(shard)]))
+
+
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("size", "shard"),
@@ -93,10 +99,11 @@ def test_several_processes_come_to_what_one_does(size: int, shard: bool, model: 
     results = context.Queue()
     port = free_port()
     processes = [context.Process(target=member, args=(rank, size, port, model, results, shard)) for rank in range(size)]
+    processes.append(context.Process(target=single, args=(model, results, shard)))
     for process in processes:
         process.start()
-    alone = [fit(config, model) for config in some(shard)]
-    found = dict(results.get(timeout=240) for _ in range(size))
+    found = dict(results.get(timeout=240) for _ in processes)
+    alone = found.pop(ALONE)
     for process in processes:
         process.join()
     for fits in found.values():
