@@ -89,7 +89,7 @@ def predict(config: RunConfig, site: Site, costs: UnitCosts) -> dict[str, Any]:
     and EnvironmentFailure as `estimate`, and UsageError for more lives or engines than can be simulated.
     """
     sight, people = look(config), crew(config, site)
-    config = served(config, sight, costs)
+    config = served(config, sight)
     lives = config.population.size * config.population.lives
     if people.engines > MOST_ENGINES:
         raise UsageError(f"--engines-per-node: {people.engines} engines in all, expected at most {MOST_ENGINES}")

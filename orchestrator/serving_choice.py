@@ -17,7 +17,7 @@ LIVED = 1 / 3
 """Of the horizon, by an average life; some life of every individual comes to the horizon."""
 
 
-def served(config: RunConfig, sight: Sight | None = None, costs: UnitCosts | None = None) -> RunConfig:
+def served(config: RunConfig, sight: Sight | None = None) -> RunConfig:
     """The configuration with `auto` replaced. Raises as `look`, unless the world was looked at already."""
     engine = config.engine
     if not isinstance(engine, VllmEngineConfig) or engine.serving != "auto":
@@ -27,7 +27,7 @@ def served(config: RunConfig, sight: Sight | None = None, costs: UnitCosts | Non
     elif config.trainer.lora.rank > engine.max_rank:
         serving = "merged"
     else:
-        merged, lora = rollout_seconds(config, engine, sight or look(config), costs or shipped())
+        merged, lora = rollout_seconds(config, engine, sight or look(config), shipped())
         serving = "lora" if lora < merged else "merged"
     return config.model_copy(update={"engine": engine.model_copy(update={"serving": serving})})
 

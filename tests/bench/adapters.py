@@ -31,7 +31,7 @@ from telemetry.adapters import Shelf, save
 from telemetry.seeds import rng
 from telemetry.store import open_store
 from tests.bench.__main__ import machine, measure
-from tests.bench.rollout import configuration
+from tests.bench.rollout import configuration, raw_environment
 from trainer.config_operators import GaussianMutation
 from trainer.lowrank import fresh
 from trainer.mutation import mutate
@@ -120,14 +120,7 @@ def raw(adapters: int, others: Sequence[str]) -> dict[str, Any]:
     engine = config.engine
     assert isinstance(engine, VllmEngineConfig)
     model = find_model(config)
-    cores = sorted(os.sched_getaffinity(0))
-    os.environ |= {
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
-        "OMP_NUM_THREADS": str(len(cores)),
-    }
+    os.environ |= raw_environment()
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 

@@ -10,6 +10,7 @@ once, and step by step, as lives need their answers.
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -112,12 +113,10 @@ def raw(directory: Path) -> dict[str, float]:
     return bare(_steps(directory))
 
 
-def bare(steps: pa.Table) -> dict[str, float]:
-    """Decisions per second of recorded steps (schema STEPS) in raw vLLM, all at once and step by step."""
-    import os
-
+def raw_environment() -> dict[str, str]:
+    """Variables of a process that measures raw vLLM: all cores, no network."""
     cores = sorted(os.sched_getaffinity(0))
-    os.environ |= {
+    return {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
@@ -125,6 +124,11 @@ def bare(steps: pa.Table) -> dict[str, float]:
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "OMP_NUM_THREADS": str(len(cores)),
     }
+
+
+def bare(steps: pa.Table) -> dict[str, float]:
+    """Decisions per second of recorded steps (schema STEPS) in raw vLLM, all at once and step by step."""
+    os.environ |= raw_environment()
     from vllm import LLM, SamplingParams
 
     from workers.engines.merged import arithmetic
