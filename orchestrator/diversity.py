@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator.verdict import Diversity
@@ -35,7 +36,7 @@ def action_shares(steps: pa.Table) -> dict[str, Floats]:
     """By individual, how often it did what, as shares; the same actions in the same order for all."""
     if steps.num_rows == 0:
         return {}
-    names = steps["individual"].combine_chunks().dictionary_encode().dictionary.to_pylist()
+    names, _ = _encoded(steps["individual"])
     return dict(zip(names, _shares(steps), strict=True))
 
 
@@ -52,20 +53,24 @@ def _shares(steps: pa.Table) -> Floats:
 
 
 def _counts(steps: pa.Table) -> Floats:
-    """[individuals with steps, actions]: how often each did what."""
+    """[individuals with steps, by name; actions, the commonest first]: how often each did what."""
     if steps.num_rows == 0:
         return np.zeros((0, 1))
-    who, what = (
-        steps[name].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-        for name in ("individual", "action")
-    )
-    order = np.argsort(-np.bincount(what), kind="stable")
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
+    (people, who), (actions, what) = _encoded(steps["individual"]), _encoded(steps["action"])
+    rank = np.empty(len(actions), dtype=np.int64)
+    rank[np.argsort(-np.bincount(what, minlength=len(actions)), kind="stable")] = np.arange(len(actions))
     what = np.minimum(rank[what], MOST_ACTIONS)
-    counts = np.zeros((who.max() + 1, what.max() + 1))
-    np.add.at(counts, (who, what), 1)
-    return counts
+    width = int(what.max()) + 1
+    return np.bincount(who * width + what, minlength=len(people) * width).reshape(-1, width).astype(np.float64)
+
+
+def _encoded(texts: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
+    """The different texts in order, and the place among them of each row's."""
+    column = texts.combine_chunks().dictionary_encode()
+    order = np.asarray(pc.sort_indices(column.dictionary).to_numpy(), dtype=np.int64)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return column.dictionary.take(pa.array(order)).to_pylist(), place[column.indices.to_numpy()]
 
 
 def _entropy(shares: Floats) -> Floats:

@@ -107,11 +107,11 @@ class Run:
             [*files, *self.ledger.between(self.state.tables, tables, files)],
         )
 
-    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Committed rows of the generation that lives now; all columns, if none are named."""
+    def table(self, name: str, columns: Sequence[str] | None = None, *, ordered: bool = True) -> pa.Table:
+        """Committed rows of the generation that lives now, as `Ledger.recall` gives them."""
         generation = self.generation
         vouched, attempts = self.state.vouched(generation), self.state.attempts(generation)
-        return self.ledger.recall(name, generation, vouched, attempts, columns)
+        return self.ledger.recall(name, generation, vouched, attempts, columns, ordered=ordered)
 
     def publish(self, result: TrainingResult, refs: Sequence[FileRef]) -> None:
         """Records how a newborn's training job ended."""
@@ -137,7 +137,9 @@ class Run:
                 suspects=tuple(suspects),
                 selection=selection,
                 population=in_order(births.elites + newborns),
-                diversity=diversity(self.table("steps", ["individual", "action"]), self.population),
+                diversity=diversity(
+                    self.table("steps", ["individual", "action"], ordered=False), self.population
+                ),
                 seconds={phase: round(seconds, 3) for phase, seconds in self.watch.take().items()},
             ),
             "generation",

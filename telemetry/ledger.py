@@ -88,16 +88,18 @@ class Ledger:
         files: Iterable[FileRef],
         attempts: Collection[str] | None,
         columns: Sequence[str] | None = None,
+        *,
+        ordered: bool = True,
     ) -> pa.Table:
         """Acknowledged rows of one generation in canonical order (individual, life, step), schema as in `records`.
 
         files: what the journal vouches for. Nothing else is looked at, neither the table's log nor what others have
-        appended. attempts: None for all that these files hold. With `columns` only these. Raises StateError, naming the
-        object, if one is missing or damaged.
+        appended. attempts: None for all that these files hold. With `columns` only these; not `ordered`, they come as
+        they lie. Raises StateError, naming the object, if one is missing or damaged.
         """
         folder = f"{self._folder(table)}/{PARTITION}={generation}/"
         keys = dict.fromkeys(ref.key for ref in files if ref.key.startswith(folder))
-        return self._load(table, [(key, generation) for key in keys], attempts, columns)
+        return self._load(table, [(key, generation) for key in keys], attempts, columns, ordered=ordered)
 
     def read(
         self,
@@ -121,11 +123,13 @@ class Ledger:
         files: Sequence[tuple[str, int]],
         attempts: Collection[str] | None,
         columns: Sequence[str] | None,
+        *,
+        ordered: bool = True,
     ) -> pa.Table:
         """Rows of data files, each with its generation."""
         schema = TABLES[table]
         wanted = list(schema.names if columns is None else columns)
-        order = [name for name in ORDER if name in schema.names]
+        order = [name for name in ORDER if name in schema.names] if ordered else []
         needed = pa.schema([schema.field(name) for name in dict.fromkeys([*wanted, *order, "attempt"])])
         known = None if attempts is None else pa.array(sorted(attempts), pa.string())
 
@@ -137,7 +141,9 @@ class Ledger:
             # Threads take longer to start than one file to read.
             loaded = pool.map(load, files) if len(files) > 1 else map(load, files)
             rows = pa.concat_tables([needed.empty_table(), *loaded])
-        return rows.sort_by([(name, "ascending") for name in order]).select(wanted)
+        if ordered:
+            rows = rows.sort_by([(name, "ascending") for name in order])
+        return rows.select(wanted)
 
     def repair(self, versions: Mapping[str, int]) -> tuple[str, ...]:
         """Remove what is damaged beyond the acknowledged versions, and the log's caches; returns the removed keys.

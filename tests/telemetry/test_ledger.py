@@ -163,6 +163,15 @@ def test_columns_in_the_order_asked_for_and_rows_in_canonical_order(tmp_path: Pa
     ]
 
 
+def test_the_same_rows_are_recalled_in_order_or_as_they_lie(store: Store) -> None:
+    ledger, (steps, ends) = Ledger(store), lives(3)
+    files = ledger.append(shuffled(steps), shuffled(ends), "t").files
+    assert ledger.recall("steps", 0, files, None).equals(steps)
+    asked = ["action", "step", "life"]
+    lying = ledger.recall("steps", 0, files, ["g000-000/0", "g000-000/2"], asked, ordered=False)
+    assert lying.equals(shuffled(steps.filter(pc.not_equal(steps["life"], 1))).select(asked))
+
+
 def test_an_empty_append_is_an_append(store: Store) -> None:
     receipt = Ledger(store).append(STEPS.empty_table(), LIVES.empty_table(), "t")
     assert receipt.attempts == ()

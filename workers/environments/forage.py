@@ -55,6 +55,8 @@ class _Fate:
     """One uniform draw per step: below the wolf's speed it moves, and the draw then also picks where it wanders."""
     order: Mapping[Cell, int]
     """Number of each bush."""
+    ripe: tuple[tuple[int, int, int], ...]
+    """All bushes as a state shows ripe ones."""
 
 
 @dataclass(slots=True)
@@ -123,14 +125,17 @@ class Forage:
 
     def state(self) -> Mapping[str, Any]:
         """Hidden state: a bush is `[x, y, steps until ripe]`, the wolf is null where there is none."""
-        life, step = self._life, self._life.step
+        life, step, order = self._life, self._life.step, self._life.fate.order
+        bushes = list(map(list, life.fate.ripe))
+        for bush in life.bare:
+            bushes[order[bush]][2] = life.ripe_at[bush] - step
         return {
             "step": step,
             "energy": life.energy,
             "weather": life.weather,
             "agent": list(life.agent),
             "wolf": list(life.wolf) if life.wolf else None,
-            "bushes": [[x, y, ripe - step if ripe > step else 0] for (x, y), ripe in life.ripe_at.items()],
+            "bushes": bushes,
             "terrain": list(life.land.rows),
         }
 
@@ -231,7 +236,8 @@ def _fate(settings: ForageSettings, seed: int) -> _Fate:
     family = lay_out if settings.maps == "train" else lay_out_unseen
     land = family(settings.size, settings.bushes, settings.sight, draws)
     weather, wolf = (tuple(draws.random(settings.horizon).tolist()) for _ in range(2))
-    return _Fate(land, weather, wolf, {bush: number for number, bush in enumerate(land.bushes)})
+    ripe = tuple((x, y, 0) for x, y in land.bushes)
+    return _Fate(land, weather, wolf, {bush: number for number, bush in enumerate(land.bushes)}, ripe)
 
 
 def _born(settings: ForageSettings, seed: int) -> _Life:
