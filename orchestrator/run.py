@@ -137,9 +137,7 @@ class Run:
                 suspects=tuple(suspects),
                 selection=selection,
                 population=in_order(births.elites + newborns),
-                diversity=diversity(
-                    self.table("steps", ["individual", "action"], ordered=False), self.population
-                ),
+                diversity=diversity(self.table("steps", ["individual", "action"], ordered=False), self.population),
                 seconds={phase: round(seconds, 3) for phase, seconds in self.watch.take().items()},
             ),
             "generation",
