@@ -5,7 +5,7 @@ Plain Python: the driver puts it into a Ray actor, tests and the in-process exec
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -143,7 +143,8 @@ class AgentHost:
     async def live(self, tasks: Sequence[LifeTask], engine_name: str, engine: Any, sink: Any) -> Report:
         """Lives all tasks at once on one engine and reports how they ended; their rows go to the sink, if any.
 
-        In a shared world tasks of one attempt live in one instance, and all of them are lost when one is.
+        In a shared world tasks of one attempt live in one instance, and all of them are lost when one is. Rows are sent
+        when a life has ended, but for those that somebody without trust answered: when all have ended.
         """
         batcher = self._batchers.get(engine_name)
         if batcher is None:
@@ -152,19 +153,17 @@ class AgentHost:
         parties: dict[str, list[LifeTask]] = {}
         for task in tasks:
             parties.setdefault(task.attempt, []).append(task)
-        outcomes = await asyncio.gather(*(self._live_party(party, batcher) for party in parties.values()))
-        records = [one for party in outcomes for one in party if isinstance(one, LifeRecord)]
-        lost = [one for party in outcomes for one in party if isinstance(one, LostLife)]
-        records, doubted = await self._sift(records, engine)
-        lost += doubted
         names = {"run": self._run, "world": self._world_name, "engine": engine_name}
-        if records and sink is not None:
-            try:
-                await self._outbox(sink, names).send(records, last=self._alive == 0)
-            except RemoteLost as error:
-                # Never sent again: the sink may have them, and the same attempt twice would be a life lived twice.
-                lost += [_lost(record.task, error, sink=True) for record in records]
-                records = []
+        outbox = None if sink is None else self._outbox(sink, names)
+        outcomes = await asyncio.gather(*(self._live_party(party, batcher, outbox) for party in parties.values()))
+        records, lost = _sorted(one for party in outcomes for one in party)
+        unsent = {record.task.attempt for record in records if record.sources}
+        if unsent:
+            records, doubted = await self._sift(records, engine)
+            late = await self._send([record for record in records if record.task.attempt in unsent], outbox)
+            kept, unsaved = _sorted(late)
+            records = [record for record in records if record.task.attempt not in unsent] + kept
+            lost += doubted + unsaved
         told = [record for record in records if record.task.told]
         return Report(
             finished=tuple(record.summary() for record in records),
@@ -178,26 +177,39 @@ class AgentHost:
             self._outboxes[key] = Outbox(sink, **names)
         return self._outboxes[key]
 
-    async def _live_party(self, tasks: Sequence[LifeTask], batcher: Batcher) -> Sequence[LifeRecord | LostLife]:
+    async def _live_party(
+        self, tasks: Sequence[LifeTask], batcher: Batcher, outbox: Outbox | None
+    ) -> Sequence[LifeRecord | LostLife]:
         self._alive += len(tasks)
         try:
             world = self._make_world[tasks[0].heldout]()
             if self._shared:
-                return await live_together(tasks, world, self._codec, batcher.ask, self._run_seed)
-            [task] = tasks
-            return [await live(task, world, self._codec, batcher.ask, self._run_seed)]
+                records = await live_together(tasks, world, self._codec, batcher.ask, self._run_seed)
+            else:
+                [task] = tasks
+                records = [await live(task, world, self._codec, batcher.ask, self._run_seed)]
         except EnvironmentFailure as error:
             return [_lost(task, error) for task in tasks]
         except (RemoteLost, EngineFailure) as error:
             return [_lost(task, error, engine=True) for task in tasks]
         finally:
             self._alive -= len(tasks)
+        return records if any(record.sources for record in records) else await self._send(records, outbox)
+
+    async def _send(self, records: Sequence[LifeRecord], outbox: Outbox | None) -> Sequence[LifeRecord | LostLife]:
+        """The records once the sink has them, if there is one, or the lives whose rows it lost."""
+        if outbox is None or not records:
+            return records
+        try:
+            await outbox.send(records, last=self._alive == 0)
+        except RemoteLost as error:
+            # Never sent again: the sink may have them, and the same attempt twice would be a life lived twice.
+            return [_lost(record.task, error, sink=True) for record in records]
+        return records
 
     async def _sift(self, records: list[LifeRecord], engine: Any) -> tuple[list[LifeRecord], list[LostLife]]:
         """Records to keep, and the lives of parties in which somebody had a part who is not believed any more."""
         sources = sorted({source for record in records for source in record.sources})
-        if not sources:
-            return records, []
         try:
             bad = set(await engine.expelled(sources))
         except (RemoteLost, EngineFailure) as error:
@@ -212,6 +224,14 @@ class AgentHost:
     async def progress(self) -> tuple[int, int]:
         """(lives under way, decisions asked for since the start)."""
         return self._alive, sum(batcher.asked for batcher in self._batchers.values())
+
+
+def _sorted(outcomes: Iterable[LifeRecord | LostLife]) -> tuple[list[LifeRecord], list[LostLife]]:
+    records: list[LifeRecord] = []
+    lost: list[LostLife] = []
+    for one in outcomes:
+        (records if isinstance(one, LifeRecord) else lost).append(one)  # type: ignore[arg-type]
+    return records, lost
 
 
 def _lost(

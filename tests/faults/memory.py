@@ -140,6 +140,8 @@ class MemoryLedger:
         files: Iterable[FileRef],
         attempts: Collection[str],
         columns: Sequence[str] | None = None,
+        *,
+        ordered: bool = True,
     ) -> pa.Table:
         known = self.store.world.recalled
         asked = (table, generation, frozenset(ref.key for ref in files), frozenset(attempts))

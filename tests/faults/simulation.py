@@ -38,6 +38,8 @@ FIRST_TURNS = 3
 """Turns until every coroutine handed to the loop has begun."""
 CHUNK = 2
 """Lives per call to an agent."""
+AHEAD = 8
+"""Rows that the sink writes without being asked."""
 
 
 def toy_config(
@@ -266,6 +268,7 @@ def patched() -> Iterator[None]:
             (orchestrator.run, "Ledger", MemoryLedger),
             (telemetry.sink, "Ledger", MemoryLedger),
             (telemetry.sink, "join_store", lambda store: store),
+            (telemetry.sink, "AHEAD", AHEAD),
             (telemetry.journal, "ThreadPoolExecutor", Inline),
             (workers.placement, "CHUNK", CHUNK),
         ):

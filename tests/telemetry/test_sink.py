@@ -139,6 +139,74 @@ def test_a_failed_flush_lets_the_senders_go_on(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_many_rows_are_written_before_anybody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("telemetry.sink.AHEAD", 1)
+        sink = TelemetrySink(str(tmp_path))
+        for number in range(2):
+            await sink.append(*life(life=number))
+            assert sink._early is not None
+            await sink._early
+            assert Ledger(open_store(tmp_path)).read("lives", number + 1).num_rows == number + 1
+        monkeypatch.setattr("telemetry.sink.AHEAD", 1 << 30)
+        await sink.append(*life(life=2))
+        receipt = await sink.flush("t0")
+        assert receipt is not None
+        assert receipt.versions == {"steps": 3, "lives": 3}
+        assert lives_in(tmp_path, receipt) == [0, 1, 2]
+        written = open_store(tmp_path).list("ledger")
+        assert sorted(file.key for file in receipt.files) == sorted(key for key in written if "checkpoint" not in key)
+        assert await sink.flush("t0") == receipt
+        assert await sink.flush("t1") is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("after_commit", [False, True])
+def test_a_flush_repeats_what_could_not_be_written_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after_commit: bool
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("telemetry.sink.AHEAD", 1)
+        sink = TelemetrySink(str(tmp_path))
+        valve = Valve(sink)
+        valve.open.set()
+        valve.failures, valve.fail_after_commit = [StorageError("full"), StorageError("still full")], after_commit
+        await sink.append(*life(life=0))
+        assert sink._early is not None
+        await sink._early
+        with pytest.raises(StorageError, match="full"):
+            await sink.flush("t0")
+        await sink.append(*life(life=1))
+        await sink._early
+        with pytest.raises(ValueError, match="'t0' failed and has to be repeated before 't1'"):
+            await sink.flush("t1")
+        receipt = await sink.flush("t0")
+        assert receipt is not None
+        assert lives_in(tmp_path, receipt) == [0, 1]
+        assert Ledger(open_store(tmp_path)).read("lives", receipt.versions["lives"]).num_rows == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_full_buffer_holds_senders_back_until_rows_are_written_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("telemetry.sink.AHEAD", 1)
+        sink = TelemetrySink(str(tmp_path), max_buffered_bytes=1)
+        valve = Valve(sink)
+        await sink.append(*life(life=0))
+        await asyncio.to_thread(valve.reached.wait, 30)
+        sender = asyncio.create_task(sink.append(*life(life=1)))
+        await asyncio.sleep(0.05)
+        assert not sender.done()
+        valve.open.set()
+        await asyncio.wait_for(sender, 30)
+
+    asyncio.run(scenario())
+
+
 def test_a_cancelled_flush_can_be_repeated(tmp_path: Path) -> None:
     async def scenario() -> None:
         sink = TelemetrySink(str(tmp_path))

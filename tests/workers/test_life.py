@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import pyarrow as pa
 import pytest
 from msgspec.structs import replace
 from pydantic import BaseModel
@@ -251,15 +252,40 @@ def test_parties_become_tables(engine: ScriptedEngine) -> None:
     assert steps.num_rows == sum(lives["steps"].to_pylist())
 
 
-def test_an_agent_lives_tasks_of_one_attempt_in_one_instance(engine: ScriptedEngine) -> None:
-    host = AgentHost(
+def hosting(engine: ScriptedEngine, environment: EnvironmentConfig) -> AgentHost:
+    return AgentHost(
         run="r",
         run_seed=7,
-        environment=EnvironmentConfig(name="tests.workers.test_life:Family"),
+        environment=environment,
         heldout={},
         description=asyncio.run(engine.describe()),
         request_batch=16,
     )
+
+
+def test_rows_reach_the_sink_while_others_of_the_same_call_live_on(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.outbox.GATHER", 0.0)
+    host = hosting(engine, EnvironmentConfig())
+    alive, sent = [], []
+
+    class Sink:
+        async def append(self, steps: pa.Table, lives: pa.Table) -> None:
+            alive.append((await host.progress())[0])
+            sent.extend(lives["attempt"].to_pylist())
+
+    tasks = [task(0, life, attempt=str(life)) for life in range(24)]
+    report = asyncio.run(host.live(tasks, "e", engine, Sink()))
+    assert not report.lost
+    assert [one.attempt for one in report.finished] == [one.attempt for one in tasks]
+    assert sorted(sent) == sorted(one.attempt for one in tasks)
+    assert alive[0] > 0
+    assert alive[-1] == 0
+
+
+def test_an_agent_lives_tasks_of_one_attempt_in_one_instance(engine: ScriptedEngine) -> None:
+    host = hosting(engine, EnvironmentConfig(name="tests.workers.test_life:Family"))
     tasks = [task(number, life, attempt=f"party {life}") for life in range(2) for number in range(2)]
     report = asyncio.run(host.live(tasks, "e", engine, None))
     assert not report.lost
