@@ -36,8 +36,7 @@ def action_shares(steps: pa.Table) -> dict[str, Floats]:
     """By individual, how often it did what, as shares; the same actions in the same order for all."""
     if steps.num_rows == 0:
         return {}
-    names, _ = _encoded(steps["individual"])
-    return dict(zip(names, _shares(steps), strict=True))
+    return dict(zip(steps["individual"].unique().sort().to_pylist(), _shares(steps), strict=True))
 
 
 def difference(one: Floats, other: Floats) -> float:
@@ -58,7 +57,7 @@ def _counts(steps: pa.Table) -> Floats:
         return np.zeros((0, 1))
     (people, who), (actions, what) = _encoded(steps["individual"]), _encoded(steps["action"])
     rank = np.empty(len(actions), dtype=np.int64)
-    rank[np.argsort(-np.bincount(what, minlength=len(actions)), kind="stable")] = np.arange(len(actions))
+    rank[np.argsort(-np.bincount(what), kind="stable")] = np.arange(len(actions))
     what = np.minimum(rank[what], MOST_ACTIONS)
     width = int(what.max()) + 1
     return np.bincount(who * width + what, minlength=len(people) * width).reshape(-1, width).astype(np.float64)
@@ -66,11 +65,8 @@ def _counts(steps: pa.Table) -> Floats:
 
 def _encoded(texts: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
     """The different texts in order, and the place among them of each row's."""
-    column = texts.combine_chunks().dictionary_encode()
-    order = np.asarray(pc.sort_indices(column.dictionary).to_numpy(), dtype=np.int64)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return column.dictionary.take(pa.array(order)).to_pylist(), place[column.indices.to_numpy()]
+    names = texts.unique().sort()
+    return names.to_pylist(), pc.index_in(texts, value_set=names).to_numpy().astype(np.int64)
 
 
 def _entropy(shares: Floats) -> Floats:

@@ -39,7 +39,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one append put into the ledger; the journal entry that acknowledges it repeats this."""
+    """What an append, or several in a row, put into the ledger; the journal entry that acknowledges it repeats this."""
 
     versions: dict[str, int]
     """Table name -> version that holds the rows."""

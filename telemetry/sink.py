@@ -17,6 +17,7 @@ from itertools import count
 
 import pyarrow as pa
 
+from telemetry.failures import StorageError
 from telemetry.ledger import Ledger, Receipt
 from telemetry.store import join_store
 
@@ -100,8 +101,8 @@ class TelemetrySink:
         async with self._appending:
             # Behind a flush that failed, nothing may get in.
             if self._failed is None:
-                # What keeps it from being written is told by the flush that repeats it.
-                with suppress(Exception):
+                # Told by the flush that repeats it.
+                with suppress(StorageError):
                     await self._append(f"early-{next(self._numbers)}")
         async with self._room:
             self._room.notify_all()

@@ -5,7 +5,7 @@ Plain Python: the driver puts it into a Ray actor, tests and the in-process exec
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -155,15 +155,14 @@ class AgentHost:
             parties.setdefault(task.attempt, []).append(task)
         names = {"run": self._run, "world": self._world_name, "engine": engine_name}
         outbox = None if sink is None else self._outbox(sink, names)
-        outcomes = await asyncio.gather(*(self._live_party(party, batcher, outbox) for party in parties.values()))
-        records, lost = _sorted(one for party in outcomes for one in party)
-        unsent = {record.task.attempt for record in records if record.sources}
-        if unsent:
-            records, doubted = await self._sift(records, engine)
-            late = await self._send([record for record in records if record.task.attempt in unsent], outbox)
-            kept, unsaved = _sorted(late)
-            records = [record for record in records if record.task.attempt not in unsent] + kept
-            lost += doubted + unsaved
+        lived = await asyncio.gather(*(self._live_party(party, batcher, outbox) for party in parties.values()))
+        outcomes = [one for party in lived if not _held_back(party) for one in party]
+        held = [one for party in lived if _held_back(party) for one in party if isinstance(one, LifeRecord)]
+        if held:
+            kept, doubted = await self._sift(held, engine)
+            outcomes += [*doubted, *await self._send(kept, outbox)]
+        records = [one for one in outcomes if isinstance(one, LifeRecord)]
+        lost = [one for one in outcomes if isinstance(one, LostLife)]
         told = [record for record in records if record.task.told]
         return Report(
             finished=tuple(record.summary() for record in records),
@@ -194,7 +193,7 @@ class AgentHost:
             return [_lost(task, error, engine=True) for task in tasks]
         finally:
             self._alive -= len(tasks)
-        return records if any(record.sources for record in records) else await self._send(records, outbox)
+        return records if _held_back(records) else await self._send(records, outbox)
 
     async def _send(self, records: Sequence[LifeRecord], outbox: Outbox | None) -> Sequence[LifeRecord | LostLife]:
         """The records once the sink has them, if there is one, or the lives whose rows it lost."""
@@ -226,12 +225,9 @@ class AgentHost:
         return self._alive, sum(batcher.asked for batcher in self._batchers.values())
 
 
-def _sorted(outcomes: Iterable[LifeRecord | LostLife]) -> tuple[list[LifeRecord], list[LostLife]]:
-    records: list[LifeRecord] = []
-    lost: list[LostLife] = []
-    for one in outcomes:
-        (records if isinstance(one, LifeRecord) else lost).append(one)  # type: ignore[arg-type]
-    return records, lost
+def _held_back(party: Sequence[LifeRecord | LostLife]) -> bool:
+    """True for lives in which somebody without trust had a part: they are sent when nobody is doubted any more."""
+    return any(isinstance(one, LifeRecord) and one.sources for one in party)
 
 
 def _lost(

@@ -55,8 +55,8 @@ class _Fate:
     """One uniform draw per step: below the wolf's speed it moves, and the draw then also picks where it wanders."""
     order: Mapping[Cell, int]
     """Number of each bush."""
-    ripe: tuple[tuple[int, int, int], ...]
-    """All bushes as a state shows ripe ones."""
+    shown: tuple[tuple[int, int, int], ...]
+    """The bushes as a state shows them when all are ripe."""
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class Forage:
     def state(self) -> Mapping[str, Any]:
         """Hidden state: a bush is `[x, y, steps until ripe]`, the wolf is null where there is none."""
         life, step, order = self._life, self._life.step, self._life.fate.order
-        bushes = list(map(list, life.fate.ripe))
+        bushes = list(map(list, life.fate.shown))
         for bush in life.bare:
             bushes[order[bush]][2] = life.ripe_at[bush] - step
         return {
@@ -236,8 +236,8 @@ def _fate(settings: ForageSettings, seed: int) -> _Fate:
     family = lay_out if settings.maps == "train" else lay_out_unseen
     land = family(settings.size, settings.bushes, settings.sight, draws)
     weather, wolf = (tuple(draws.random(settings.horizon).tolist()) for _ in range(2))
-    ripe = tuple((x, y, 0) for x, y in land.bushes)
-    return _Fate(land, weather, wolf, {bush: number for number, bush in enumerate(land.bushes)}, ripe)
+    order = {bush: number for number, bush in enumerate(land.bushes)}
+    return _Fate(land, weather, wolf, order, tuple((x, y, 0) for x, y in land.bushes))
 
 
 def _born(settings: ForageSettings, seed: int) -> _Life:
